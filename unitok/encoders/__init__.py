@@ -1,0 +1,5 @@
+"""Encoders: (B, 3, H, W) images in [0, 1] -> (B, h, w, D) features. Each keeps its own pixel mean and deviation."""
+
+from unitok.encoders.vitamin import ViTaminEncoder
+
+__all__ = ["ViTaminEncoder"]

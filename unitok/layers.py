@@ -1,0 +1,119 @@
+"""Parts that several rooms share: transformer blocks, the sub-pixel up-convolution, and derived tensors."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from timm.layers import LayerNorm
+from timm.models.vision_transformer import Block
+from timm.models.vitamin import GeGluMlp
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+class Blocks(nn.Sequential):
+    """A stack of transformer blocks: (B, N, D) -> (B, N, D). `checkpointing` trades compute for memory in training."""
+
+    checkpointing = False
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) tokens -> (B, N, D) tokens."""
+        for block in self:
+            if self.checkpointing and self.training and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        return tokens
+
+
+def vitamin_blocks(dim: int, depth: int, num_heads: int, drop_path: float = 0.0) -> Blocks:
+    """The ViT blocks of ViTamin: pre-norm attention and GeGLU (tanh GELU, its own LayerNorm), all eps 1e-6.
+
+    Source: ViTamin (arXiv 2404.02132), "Meta Architecture"; drop-path grows linearly from 0 over the depth.
+    """
+    return Blocks(
+        *(
+            Block(
+                dim,
+                num_heads,
+                mlp_ratio=2.0,
+                qkv_bias=True,
+                drop_path=drop_path * index / max(depth - 1, 1),
+                act_layer="gelu_tanh",
+                norm_layer=partial(LayerNorm, eps=1e-6),
+                mlp_layer=GeGluMlp,
+            )
+            for index in range(depth)
+        )
+    )
+
+
+class Derived:
+    """A tensor computed from parameters and kept until one of them changes.
+
+    It is kept only while gradients are off; otherwise it is computed anew, in the graph.
+    Parameters are recognised by their storage and version counter, so loading, in-place updates,
+    moves to another device and changes of dtype are all seen.
+    """
+
+    def __init__(self, compute: Callable[..., Tensor]) -> None:
+        self._compute = compute
+        self._key: tuple[tuple[int, int], ...] | None = None
+        self._value: Tensor | None = None
+
+    def __call__(self, *parameters: Tensor) -> Tensor:
+        """compute(*parameters), from the last call where nothing changed since."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
+            self._key = self._value = None
+            return self._compute(*parameters)
+        key = tuple((p.data_ptr(), p._version) for p in parameters)
+        if self._value is None or key != self._key:
+            self._key, self._value = key, self._compute(*parameters)
+        return self._value
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Derived":
+        """An empty copy: a copied module has parameters of its own."""
+        return Derived(self._compute)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Pickled without the kept tensor."""
+        return {"_compute": self._compute, "_key": None, "_value": None}
+
+
+def _phase_kernels(weight: Tensor) -> Tensor:
+    """(Co, Ci, 3, 3) -> (4, Co, Ci, 2, 2): for each output phase, taps that meet the same source pixel are summed."""
+    rows = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32)
+    kernels = torch.einsum("apr,oirs,bqs->aboipq", rows, weight.float(), rows)
+    return kernels.flatten(0, 1).to(weight.dtype)
+
+
+class UpsampleConv(nn.Conv2d):
+    """Nearest-neighbour x2, then a dense 3x3 convolution: (B, Ci, H, W) -> (B, Co, 2H, 2W).
+
+    Computed in its exact sub-pixel form: one 2x2 convolution of the small map for each of the four output phases,
+    16 instead of 36 multiply-adds per source pixel and no map of four times the size. The parameters stay those of the
+    3x3 convolution, and gradients reach them through the linear map. `sub_pixel = False` selects the plain form.
+    """
+
+    sub_pixel = True
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+        self._kernels = Derived(_phase_kernels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, Ci, H, W) -> (B, Co, 2H, 2W)."""
+        if not self.sub_pixel:
+            return super().forward(F.interpolate(maps, scale_factor=2, mode="nearest"))
+        batch, _, height, width = maps.shape
+        padded = F.pad(maps, (1, 1, 1, 1))
+        kernels = self._kernels(self.weight)
+        phases = [
+            F.conv2d(padded[:, :, a : a + height + 1, b : b + width + 1], kernels[2 * a + b], self.bias)
+            for a in (0, 1)
+            for b in (0, 1)
+        ]
+        grid = torch.stack([phase.permute(0, 2, 3, 1) for phase in phases], dim=3)  # (B, H, W, 4, Co)
+        grid = grid.view(batch, height, width, 2, 2, -1).transpose(2, 3)
+        return grid.reshape(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
