@@ -54,7 +54,8 @@ def write_result(name: str, figures: dict[str, Any], **about: Any) -> Path:
 def _device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "CPU")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "CPU")
     return f"{model}, {os.cpu_count()} cores"
 
 
