@@ -1,4 +1,4 @@
-"""Images with captions for training: class folders and JSON-lines, mixed, shuffled and resumable."""
+"""Images with captions for training: class folders, JSON-lines and WebDataset shards, shuffled and resumable."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,8 +9,10 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from unitok.training.crops import centre_crop, training_crop
-from unitok.training.loader import Batch, FeedLoader, PairDataset, PairFeed, ResumableLoader, Tokenize
+from unitok.training.crops import Crop, centre_crop, training_crop
+from unitok.training.loader import Batch, Feed, FeedLoader, Reader, ResumableLoader, Tokenize
+from unitok.training.pairs import PairDataset, PairFeed
+from unitok.training.shards import ShardFeed, count_samples, find_shards, is_shards
 from unitok.training.sources import Pair, read_class_names, read_pairs
 
 __all__ = ["Batch", "ImageTextData"]
@@ -19,14 +21,19 @@ __all__ = ["Batch", "ImageTextData"]
 class ImageTextData(lightning.LightningDataModule):
     """Sources on disk -> batches of (B, 3, size, size) uint8 images and (B, context_length) int64 text ids.
 
-    Every random choice hangs on (seed, epoch, sample), so the number of workers and ranks does not change the batches.
-    The position in the data is saved with every checkpoint, and a resumed run sees the batches it would have seen.
+    A source is a folder of images, whose subfolders are classes; or a JSON-lines file of {"image": path relative to
+    the file, "captions": [text, ...]}; or WebDataset tar shards, as in data/{0000..0099}.tar, of jpg, png or webp with
+    txt or json. Folders and JSON-lines mix; shards mix with shards.
+
+    Every random choice hangs on (seed, epoch, place in the epoch). With folders and JSON-lines the number of workers
+    and ranks therefore does not change the batches; with shards it does. The position in the data is saved with every
+    checkpoint, and a resumed run sees the batches it would have seen.
 
     Args:
-        train: a source or several: a folder of images, whose subfolders are classes; or a JSON-lines file of
-            {"image": path relative to the file, "captions": [text, ...]}.
+        train: a source or several.
         validation: the same; its images are not augmented, their first caption is taken, and their order is kept.
-        weights: how often an epoch sees each training source, 1 by default; 0.5 is another half in each epoch.
+        weights: how often an epoch sees each folder or JSON-lines file of `train`; 0.5 is another half in each epoch.
+            None is once each. A shard is weighed by naming it more than once.
         size: S, pixels of a side.
         batch_size: images of one batch over all ranks together; each rank takes its equal part.
         scale: share of the photo's area that a training crop shows, least and most.
@@ -38,6 +45,11 @@ class ImageTextData(lightning.LightningDataModule):
         context_length: text ids of a caption; longer ones are cut.
         workers: processes that decode, for each rank.
         seed: of order, crops and captions.
+        samples_per_epoch: of shards, over all ranks; None counts the images of local ones, which reads all headers.
+        shuffle_buffer: of shards, undecoded samples among which a worker draws the next one.
+
+    Raises:
+        ValueError: weights that do not fit the sources, shards mixed with others, a template without {}.
     """
 
     def __init__(
@@ -56,63 +68,62 @@ class ImageTextData(lightning.LightningDataModule):
         context_length: int = 77,
         workers: int = 4,
         seed: int = 0,
+        samples_per_epoch: int | None = None,
+        shuffle_buffer: int = 1000,
     ) -> None:
         super().__init__()
         self.train, self.validation = _listed(train), _listed(validation or [])
-        self.weights = weights or [1.0] * len(self.train)
-        if len(self.weights) != len(self.train) or min(self.weights) <= 0:
-            raise ValueError(f"weights={self.weights} must be positive, one for each of {len(self.train)} sources")
+        for sources in (self.train, self.validation):
+            if any(map(is_shards, sources)) and not all(map(is_shards, sources)):
+                raise ValueError(f"{sources} mixes shards with folders or JSON-lines: write the latter as shards")
+        self.weights = weights
+        if weights is not None:
+            _check_weights(weights, self.train)
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.text, self.context_length = text, context_length
         self.templates, self.class_names = _templates(templates), class_names
-        self._training_crop = partial(training_crop, size=size, scale=scale, ratio=ratio, flip=flip)
-        self._centre_crop = partial(centre_crop, size=size)
-        self._train_loader: ResumableLoader | None = None
+        self.samples_per_epoch, self.shuffle_buffer = samples_per_epoch, shuffle_buffer
+        self._training_crop: Crop = partial(training_crop, size=size, scale=scale, ratio=ratio, flip=flip)
+        self._centre_crop: Crop = partial(centre_crop, size=size)
         self._pairs: dict[str, list[Pair]] = {}
+        self._shards: dict[str, list[str]] = {}
+        self._train_loader: ResumableLoader | None = None
 
     def setup(self, stage: str) -> None:
         """Read what the sources list, so that a missing or broken one is known before the first step.
 
         Raises:
             OSError: a source, a folder of it or an image that it lists is missing or cannot be read.
-            ValueError: an empty folder, a broken line, images without captions, more images in a batch than in the
-                data, or a batch that the ranks cannot share.
+            ValueError: an empty folder, a broken line, images without captions, a shard that was cut short, or a
+                batch that the ranks cannot share.
         """
-        ranks = self.trainer.world_size if self.trainer else 1
+        _, ranks = self._rank()
         if self.batch_size < 1 or self.batch_size % ranks:
             raise ValueError(f"batch_size={self.batch_size} must be a multiple of ranks={ranks}, which share it")
         names = read_class_names(self.class_names) if self.class_names else None
-        for source in (self.train if stage == "fit" else []) + self.validation:
-            if source not in self._pairs:
+        for source in {*(self.train if stage == "fit" else []), *self.validation} - {*self._pairs, *self._shards}:
+            if is_shards(source):
+                self._shards[source] = find_shards(source)
+            else:
                 self._pairs[source] = read_pairs(source, self.templates, names)
                 self._check_captions(source)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled, augmented, endless in epochs; the last incomplete batch of an epoch is left out.
+        """Shuffled and augmented, epoch after epoch; the last incomplete batch of an epoch is left out.
 
         Raises:
-            ValueError: fewer samples than one batch.
+            ValueError: fewer samples than one batch, or fewer shards than workers.
         """
-        pairs = [self._pairs[source] for source in self.train]
-        picks = [(len(p), round(len(p) * weight)) for p, weight in zip(pairs, self.weights, strict=True)]
-        dataset = PairDataset(list(chain(*pairs)), self._training_crop, self._tokenize(), self.seed)
-        feed = PairFeed(dataset, picks, self.batch_size, *self._rank(), workers=self.workers)
-        if feed.batches_per_epoch == 0:
-            raise ValueError(
-                f"batch_size={self.batch_size} is more than the {sum(c for _, c in picks)} samples there are"
-            )
-        self._train_loader = ResumableLoader(feed)
+        reader = Reader(self._training_crop, self._tokenize(), self.seed)
+        self._train_loader = ResumableLoader(self._feed(self.train, reader, train=True))
         return self._train_loader
 
     def val_dataloader(self) -> list[FeedLoader]:
         """Centre crops in order, one loader for all sources; no loader where there is no source."""
         if not self.validation:
             return []
-        pairs = list(chain.from_iterable(self._pairs[source] for source in self.validation))
-        dataset = PairDataset(pairs, self._centre_crop, self._tokenize(), None)
-        picks = [(len(pairs), len(pairs))]
-        feed = PairFeed(dataset, picks, self.batch_size, *self._rank(), workers=self.workers, shuffle=False)
-        return [FeedLoader(feed)]
+        reader = Reader(self._centre_crop, self._tokenize(), None)
+        return [FeedLoader(self._feed(self.validation, reader, train=False))]
 
     def test_dataloader(self) -> list[FeedLoader]:
         """As `val_dataloader`."""
@@ -123,6 +134,24 @@ class ImageTextData(lightning.LightningDataModule):
         report = self._train_loader.report() if self._train_loader else None
         if report:
             warnings.warn(report, stacklevel=2)
+
+    def _feed(self, sources: list[str], reader: Reader, train: bool) -> Feed:
+        rank, ranks = self._rank()
+        if is_shards(sources[0]):
+            shards = list(chain.from_iterable(self._shards[source] for source in sources))
+            size = (self.samples_per_epoch if train else None) or count_samples(shards)
+            buffer = self.shuffle_buffer if train else 0
+            feed: Feed = ShardFeed(shards, reader, size, self.batch_size, rank, ranks, self.workers, buffer)
+        else:
+            pairs = [self._pairs[source] for source in sources]
+            weights = (self.weights if train else None) or [1.0] * len(pairs)
+            picks = [(len(p), round(len(p) * weight)) for p, weight in zip(pairs, weights, strict=True)]
+            size = sum(count for _, count in picks)
+            dataset = PairDataset(list(chain.from_iterable(pairs)), reader)
+            feed = PairFeed(dataset, picks, self.batch_size, rank, ranks, self.workers, shuffle=train)
+        if feed.batches_per_epoch == 0:
+            raise ValueError(f"batch_size={self.batch_size} is more than the {size} samples of {', '.join(sources)}")
+        return feed
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -147,6 +176,13 @@ def _first(tokenizer: Any, caption: str) -> Tensor:
 
 def _listed(sources: str | Sequence[str]) -> list[str]:
     return [sources] if isinstance(sources, str) else list(sources)
+
+
+def _check_weights(weights: Sequence[float], sources: Sequence[str]) -> None:
+    if any(map(is_shards, sources)):
+        raise ValueError("weights are for folders and JSON-lines: name a shard more than once to weigh it")
+    if len(weights) != len(sources) or min(weights) <= 0:
+        raise ValueError(f"weights={weights} must be positive, one for each of the {len(sources)} sources in train")
 
 
 def _templates(templates: str | list[str]) -> list[str]:

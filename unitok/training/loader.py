@@ -1,26 +1,22 @@
-"""Batches with a position: an epoch can be left anywhere and taken up again, batch for batch, decoding nothing twice."""
+"""Batches with a position: an epoch can be left anywhere and taken up again, batch for batch, decoding none twice."""
 
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from unitok.training.crops import Crop, Pixels
-from unitok.training.sources import Pair
 
 Tokenize = Callable[[str], Tensor]
-Key = tuple[int, int, int]
-"""(epoch, slot in the epoch, pair): all that a sample's randomness hangs on, so workers and ranks do not matter."""
 
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+"""What a corrupt image file may raise."""
+
 PATIENCE = 100
 """This many corrupt samples in a row are no longer bad luck."""
 
@@ -45,6 +41,42 @@ class Loaded(NamedTuple):
 
     batch: Batch
     problems: list[str]
+
+
+class Reader:
+    """Bytes of an image file and what may be said of it -> Sample.
+
+    Args:
+        crop: bytes and a random generator -> pixels.
+        tokenize: caption -> text ids, or None where no text is read.
+        seed: of crops and choice of captions; None takes the first caption.
+    """
+
+    def __init__(self, crop: Crop, tokenize: Tokenize | None, seed: int | None) -> None:
+        self.crop, self.tokenize, self.seed = crop, tokenize, seed
+
+    def __call__(self, image: bytes, captions: Sequence[str], epoch: int, slot: int) -> Sample:
+        """A sample whose randomness hangs on (seed, epoch, slot in the epoch) alone: not on workers, ranks, the past.
+
+        Raises:
+            One of BROKEN: the image cannot be decoded, or text is read and there is no caption.
+        """
+        rng = np.random.default_rng([self.seed or 0, epoch, slot])
+        pixels = self.crop(image, rng)
+        if self.tokenize is None:
+            return Sample(pixels, None)
+        if not captions:
+            raise ValueError("no caption")
+        chosen = 0 if self.seed is None else int(rng.integers(len(captions)))
+        return Sample(pixels, self.tokenize(captions[chosen]))
+
+
+def stack(samples: Sequence[Sample]) -> Loaded:
+    """B samples -> one batch, with everything that was found corrupt."""
+    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    texts = [sample.text_ids for sample in samples if sample.text_ids is not None]
+    problems = [problem for sample in samples for problem in sample.problems]
+    return Loaded(Batch(images, torch.stack(texts) if texts else None), problems)
 
 
 class Feed(Protocol):
@@ -142,108 +174,3 @@ class ResumableLoader(FeedLoader):
             raise ValueError(f"the position in the data cannot be resumed exactly: {'; '.join(other)}")
         self.sampler.epoch, self.sampler.samples = state["epoch"], state["samples"]
         self.seen, self.corrupt = state["seen"], state["corrupt"]
-
-
-class PairDataset(Dataset[Sample]):
-    """Key -> Sample: one pair read, cropped and its caption tokenized; a corrupt pair gives way to the next good one.
-
-    Args:
-        pairs: what there is to read.
-        crop: bytes and a random generator -> pixels.
-        tokenize: caption -> text ids, or None where no text is read.
-        seed: of crops and choice of captions; None takes the first caption.
-    """
-
-    def __init__(self, pairs: Sequence[Pair], crop: Crop, tokenize: Tokenize | None, seed: int | None) -> None:
-        self.pairs, self.crop, self.tokenize, self.seed = pairs, crop, tokenize, seed
-
-    def __getitem__(self, key: Key) -> Sample:
-        epoch, slot, index = key
-        problems: list[str] = []
-        for pair in islice(self._from(index), PATIENCE):
-            rng = np.random.default_rng([self.seed or 0, epoch, slot])
-            try:
-                image = self.crop(Path(pair.image).read_bytes(), rng)
-            except BROKEN as error:
-                problems.append(f"{pair.image} ({error})")
-                continue
-            return Sample(image, self._text(pair, rng), tuple(problems))
-        raise ValueError(f"{len(problems)} corrupt samples in a row, the first of them {problems[0]}")
-
-    def _from(self, index: int) -> Iterator[Pair]:
-        return (self.pairs[(index + step) % len(self.pairs)] for step in range(len(self.pairs)))
-
-    def _text(self, pair: Pair, rng: np.random.Generator) -> Tensor | None:
-        if self.tokenize is None:
-            return None
-        chosen = 0 if self.seed is None else int(rng.integers(len(pair.captions)))
-        return self.tokenize(pair.captions[chosen])
-
-
-class PairFeed:
-    """Shuffled batches of pairs: of every batch each rank takes its part, so ranks change who reads, not what is read.
-
-    Args:
-        dataset: of all sources, one after another.
-        picks: how many samples of each source an epoch has, as (pairs in the source, samples of an epoch).
-        batch_size: of all ranks together.
-        rank: of this process.
-        ranks: how many there are.
-        workers: processes that read; their number does not change the batches.
-        shuffle: False gives every rank every `ranks`-th pair in order and keeps the last, smaller batch; the first
-            pairs come twice where the ranks do not divide them.
-    """
-
-    def __init__(
-        self,
-        dataset: PairDataset,
-        picks: Sequence[tuple[int, int]],
-        batch_size: int,
-        rank: int = 0,
-        ranks: int = 1,
-        workers: int = 0,
-        shuffle: bool = True,
-    ) -> None:
-        self.dataset, self.picks, self.batch_size = dataset, picks, batch_size
-        self.rank, self.ranks, self.workers, self.shuffle = rank, ranks, workers, shuffle
-        size = sum(count for _, count in picks)
-        self.batches_per_epoch = size // batch_size if shuffle else -(-size // batch_size)
-        self.identity = {"samples_per_epoch": size, "seed": dataset.seed or 0}
-
-    def batches(self, epoch: int, start: int) -> Iterable[Loaded]:
-        """The batches of `epoch` from its sample `start` on."""
-        return DataLoader(
-            self.dataset,
-            batch_sampler=list(self._keys(epoch, start)),
-            num_workers=self.workers,
-            collate_fn=stack,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def _keys(self, epoch: int, start: int) -> Iterator[list[Key]]:
-        order = self._order(epoch)
-        for first in range(start, len(order), self.batch_size):
-            slots = range(first, min(first + self.batch_size, len(order)))
-            if self.shuffle and len(slots) < self.batch_size:
-                return
-            share = -(-len(slots) // self.ranks)
-            mine = [(first + self.rank * share + i) % len(order) for i in range(share)]
-            yield [(epoch, slot, int(order[slot])) for slot in mine]
-
-    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        rng = np.random.default_rng([self.dataset.seed or 0, epoch])
-        parts, first = [], 0
-        for pairs, count in self.picks:
-            copies, rest = divmod(count, pairs)
-            parts += [np.tile(np.arange(pairs), copies) + first, rng.permutation(pairs)[:rest] + first]
-            first += pairs
-        order = np.concatenate(parts)
-        return rng.permutation(order) if self.shuffle else order
-
-
-def stack(samples: Sequence[Sample]) -> Loaded:
-    """B samples -> one batch, with everything that was found corrupt."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-    texts = [sample.text_ids for sample in samples if sample.text_ids is not None]
-    problems = [problem for sample in samples for problem in sample.problems]
-    return Loaded(Batch(images, torch.stack(texts) if texts else None), problems)
