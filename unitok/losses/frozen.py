@@ -46,6 +46,9 @@ class TimmNetwork(Frozen):
         ValueError: timm knows no such network, or the file does not fit it.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, name: str, weights: str, options: dict[str, Any] | None = None) -> None:
         import timm
 

@@ -111,7 +111,7 @@ class BaseTask(LightningModule, ABC):
     def configure_model(self) -> None:
         """Make the moving average's copy, once."""
         if self.optimization.ema and self.average is None:
-            self.average = deepcopy(getattr(self, self.averaged)).requires_grad_(False)
+            self.average = deepcopy(getattr(self, self.averaged)).requires_grad_(False).eval()
 
     def configure_optimizers(self) -> Any:
         """One optimizer with its schedule; a task with an adversary appends another."""

@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F
 
 
@@ -24,16 +25,14 @@ def sample_entries(latents: Tensor, quantizer: Any) -> Tensor:
 
 
 @torch.no_grad()
-def replace_entries(codebooks: nn.Parameter, entries: Tensor, where: Tensor) -> None:
+def replace_entries(codebooks: Tensor, entries: Tensor, where: Tensor) -> None:
     """Write (K, V, d) unit `entries` into the codebooks at (K, V) `where`, at the codebooks' own mean length.
 
     Only directions matter to the codes; the length sets how far one optimizer step turns an entry.
     """
-    whole = codebooks.full_tensor() if hasattr(codebooks, "full_tensor") else codebooks
+    whole: Tensor = codebooks.full_tensor() if isinstance(codebooks, DTensor) else codebooks
     length = whole.norm(dim=-1).mean()
     changed = torch.where(where.unsqueeze(-1), entries.to(whole.dtype) * length, whole)
-    if hasattr(codebooks, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
-
+    if isinstance(codebooks, DTensor):
         changed = distribute_tensor(changed, codebooks.device_mesh, codebooks.placements)
     codebooks.copy_(changed)

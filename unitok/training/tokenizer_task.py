@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from unitok.layers import Blocks
 from unitok.losses.alignment import cosine_loss, to_grid
 from unitok.losses.contrastive import contrastive_loss
 from unitok.losses.frozen import TimmNetwork
@@ -105,10 +106,10 @@ class TokenizerTask(BaseTask):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        weights: Weights = Weights(),  # noqa: B008
-        optimization: Optimization = Optimization(),  # noqa: B008
-        adversary: Adversary = Adversary(),  # noqa: B008
-        codebooks: Codebooks = Codebooks(),  # noqa: B008
+        weights: Weights = Weights(),
+        optimization: Optimization = Optimization(),
+        adversary: Adversary = Adversary(),
+        codebooks: Codebooks = Codebooks(),
         perceptual: Callable[[], nn.Module] | None = None,
         discriminator: Callable[[], nn.Module] | None = None,
         teacher: Callable[[], TimmNetwork] | None = None,
@@ -131,7 +132,7 @@ class TokenizerTask(BaseTask):
         self.validation_usage = CodebookUsage(tokenizer.num_codebooks, tokenizer.codebook_size)
         _choose_trained(tokenizer, weights, trained)
         for module in tokenizer.modules():
-            if hasattr(module, "checkpointing"):
+            if isinstance(module, Blocks):
                 module.checkpointing = checkpointing
 
     def configure_optimizers(self) -> Any:
@@ -282,7 +283,7 @@ class TokenizerTask(BaseTask):
             self.log(f"{stage}/usage_{book}", share)
             self.log(f"{stage}/perplexity_{book}", perplexity)
         self.log(f"{stage}/usage", use.share.mean(), prog_bar=True)
-        if float(use.share.min()) < self.codebooks.alarm:
+        if stage == "train" and float(use.share.min()) < self.codebooks.alarm:
             shares = ", ".join(f"{float(share):.1%}" for share in use.share)
             logger.warning(
                 "step %d: codebook use %s falls under alarm=%g; codebooks.from_data and codebooks.restart help",
