@@ -1,1 +1,1 @@
-"""metrics."""
+"""Metrics: statistics as thin torchmetrics classes."""

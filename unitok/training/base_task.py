@@ -1,0 +1,282 @@
+"""Bookkeeping that every task shares: steps, clipping, accumulation, the moving average, schedules, exact resume."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from unitok.training.schedules import warmup_cosine
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How a task's network learns: AdamW under warm-up and cosine.
+
+    Args:
+        lr: learning rate after the warm-up.
+        betas: of AdamW.
+        eps: of AdamW.
+        weight_decay: of weights with two axes or more; norms, biases and temperatures do not decay.
+        warmup: share of the run.
+        final: last learning rate over `lr`.
+        clip: largest norm of the gradient.
+        accumulate: batches of one step; the Trainer cannot do it here. A contrastive loss still compares one batch.
+        ema: decay of the moving average that is evaluated and exported; 0 keeps none.
+    """
+
+    lr: float = 5e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-6
+    weight_decay: float = 0.02
+    warmup: float = 0.01
+    final: float = 0.1
+    clip: float = 10.0
+    accumulate: int = 1
+    ema: float = 0.0
+
+
+class Losses(NamedTuple):
+    """What one batch costs.
+
+    Attributes:
+        backward: () whose gradient trains.
+        terms: () values by name, before their weights: logged, and checked to be finite.
+    """
+
+    backward: Tensor
+    terms: dict[str, Tensor]
+
+
+class NotFiniteError(ValueError):
+    """A loss term or the gradient is NaN or infinite. The step was not made, the last checkpoint is good."""
+
+
+class BaseTask(LightningModule, ABC):
+    """A network, its losses, and one optimizer step per batch.
+
+    A task builds its network, names the averaged part, and answers `losses(batch)`. Lightning counts a step for every
+    optimizer that steps through it; here only the first does, so ten batches are ten steps, whatever else learns.
+    The random numbers of a step are drawn from (seed, batch, rank) alone, so a run that was killed and resumed draws
+    what an unbroken one draws. Precision "16-mixed" is refused: it would need a scaler for each optimizer.
+
+    Args:
+        optimization: how the network learns.
+        averaged: name of the submodule whose moving average is kept.
+    """
+
+    def __init__(self, optimization: Optimization, averaged: str = "tokenizer") -> None:
+        super().__init__()
+        if optimization.accumulate < 1:
+            raise ValueError(f"accumulate={optimization.accumulate} must be at least 1")
+        self.automatic_optimization = False
+        self.optimization, self.averaged = optimization, averaged
+        self.average: nn.Module | None = None
+        self.batches_seen = 0
+        self.seed: int | None = None
+
+    @abstractmethod
+    def losses(self, batch: Any) -> Losses:
+        """What the batch costs, with gradient."""
+
+    @property
+    def evaluated(self) -> Any:
+        """The network that is evaluated and exported: the moving average, where one is kept."""
+        return self.average if self.average is not None else getattr(self, self.averaged)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run, which every schedule is a share of.
+
+        Raises:
+            ValueError: the run has no end.
+        """
+        batches = self.trainer.estimated_stepping_batches
+        if self.trainer.max_steps > 0 and self.trainer.max_steps <= batches:
+            return self.trainer.max_steps
+        if batches == float("inf") or batches <= 0:
+            raise ValueError(
+                "schedules are shares of the run: give the trainer max_steps, or max_epochs and sized data"
+            )
+        return max(1, int(batches) // self.optimization.accumulate)
+
+    def configure_model(self) -> None:
+        """Make the moving average's copy, once."""
+        if self.optimization.ema and self.average is None:
+            self.average = deepcopy(getattr(self, self.averaged)).requires_grad_(False).eval()
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer with its schedule; a task with an adversary appends another."""
+        options, total = self.optimization, self.total_steps
+        optimizer = adamw(self.trained_parameters(), options.lr, options.betas, options.weight_decay, options.eps)
+        return [optimizer], [LambdaLR(optimizer, _schedule(total, options.warmup * total, options.final))]
+
+    def trained_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Names and parameters of the first optimizer."""
+        return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+
+    def on_fit_start(self) -> None:
+        """Fix the seed of this run; a resumed run has its own."""
+        if self.trainer.precision == "16-mixed":
+            raise ValueError('precision "16-mixed" has no place here: take "bf16-mixed" or "32-true"')
+        if self.seed is None:
+            self.seed = int(self.trainer.strategy.broadcast(torch.initial_seed() % 2**31))
+
+    def training_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
+        """One batch; a step of the optimizers after every `accumulate` of them."""
+        count = self.optimization.accumulate
+        last = (self.batches_seen + 1) % count == 0
+        with self._seeded():
+            losses = self.losses(batch)
+            with nullcontext() if last else self._unsynchronised():
+                self.manual_backward(losses.backward / count)
+        self.batches_seen += 1
+        if last:
+            norms = self._clip()
+            self._check_finite({**losses.terms, **norms})
+            self._step()
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.terms.items()})
+        return {"loss": losses.backward.detach()}
+
+    def _clip(self) -> dict[str, Tensor]:
+        """Clip every optimizer's gradient; norms before clipping, by name."""
+        norms = {}
+        for index, optimizer in enumerate(self._optimizers()):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(parameters, self.optimization.clip)
+            name = "gradient" if index == 0 else f"gradient_{index + 1}"
+            norms[name] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        self.log("train/gradient_norm", norms["gradient"])
+        return norms
+
+    def _step(self) -> None:
+        first, *others = self._optimizers()
+        listed = self.optimizers()
+        counted = listed[0] if isinstance(listed, list) else listed
+        for optimizer in others:  # past Lightning's counter
+            self.trainer.strategy.optimizer_step(optimizer, lambda: None, model=self)
+        counted.step()
+        for optimizer in (first, *others):
+            optimizer.zero_grad()
+        schedulers = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()  # type: ignore[call-arg]
+        self.after_step()
+        self._move_average()
+
+    def after_step(self) -> None:
+        """A task's own work between the optimizer step and the moving average."""
+
+    @torch.no_grad()
+    def _move_average(self) -> None:
+        if self.average is None:
+            return
+        decay = min(self.optimization.ema, (1 + self.global_step) / (10 + self.global_step))
+        source = getattr(self, self.averaged)
+        torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in source.parameters()], 1 - decay)
+        for kept, buffer in zip(self.average.buffers(), source.buffers(), strict=True):
+            kept.copy_(buffer)
+
+    def _optimizers(self) -> list[Optimizer]:
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _unsynchronised(self) -> AbstractContextManager[Any]:
+        block = getattr(self.trainer.strategy, "block_backward_sync", None)
+        return nullcontext() if block is None else block()
+
+    def _seeded(self) -> AbstractContextManager[Any]:
+        seed = self.seed or 0
+        number = (seed + 1_000_003 * (self.batches_seen * self.trainer.world_size + self.global_rank)) % 2**63
+        return _randomness(number, self.device)
+
+    def _check_finite(self, values: dict[str, Tensor]) -> None:
+        """One look at all of them together, the only place where a GPU is waited for."""
+        finite = torch.stack([value.detach().float().reshape(()) for value in values.values()]).isfinite()
+        if bool(finite.all()):
+            return
+        names = [f"{n} = {float(v.detach())}" for (n, v), good in zip(values.items(), finite, strict=True) if not good]
+        raise NotFiniteError(
+            f"not finite at step {self.global_step}: {', '.join(names)}. The step was not made and the last checkpoint "
+            f"is good; resume from it with a lower lr, a longer warm-up or precision 32-true"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what resuming exactly needs beyond weights, optimizers, schedules and data."""
+        checkpoint["task"] = {"kind": type(self).__name__, "batches_seen": self.batches_seen, "seed": self.seed}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back.
+
+        Raises:
+            ValueError: the checkpoint is of another task or architecture.
+        """
+        task = checkpoint.get("task", {"kind": "another program"})
+        if task["kind"] != type(self).__name__:
+            raise ValueError(f"this checkpoint was written by {task['kind']}, not by {type(self).__name__}")
+        if state := checkpoint.get("state_dict"):
+            _check_architecture(self.state_dict(), state)
+        self.batches_seen, self.seed = task["batches_seen"], task["seed"]
+
+
+def adamw(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    eps: float = 1e-6,
+) -> AdamW:
+    """AdamW in two groups: weights of two axes and more decay; norms, biases and temperatures do not."""
+    named = list(parameters)
+    if not named:
+        raise ValueError("nothing is trained: every parameter is frozen or no loss reaches it")
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in named if _decays(name, p)], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if not _decays(name, p)], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=named[0][1].is_cuda)
+
+
+def _decays(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim >= 2 and not name.endswith(("bias", "logit_scale"))
+
+
+def _schedule(total: int, warmup: float, final: float) -> Callable[[int], float]:
+    return lambda step: warmup_cosine(step, total, warmup, final)
+
+
+class _randomness(AbstractContextManager[None]):  # noqa: N801
+    """Random numbers inside follow from the number alone, and the state outside is left as it was."""
+
+    def __init__(self, number: int, device: torch.device) -> None:
+        self._number = number
+        self._fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self._fork.__enter__()
+        torch.manual_seed(self._number)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)
+
+
+def _check_architecture(expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unknown" for name in found if name not in expected]
+    problems += [
+        f"{name} is {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:4]) + ("; ..." if len(problems) > 4 else "")
+        raise ValueError(f"the checkpoint is of another architecture, {len(problems)} tensors differ: {shown}")
