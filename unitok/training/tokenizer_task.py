@@ -64,7 +64,7 @@ class Codebooks:
     """How codebooks are kept alive and watched.
 
     Args:
-        from_data: draw the entries from the latents of the first batch.
+        from_data: draw the entries from the latents of the first batch, at unit length.
         restart: after every window, entries that died are drawn anew from the latents of the batch.
         window: steps over which use is counted, logged and judged.
         alarm: a codebook whose use falls under this share is reported.
@@ -259,7 +259,7 @@ class TokenizerTask(BaseTask):
         how, window = self.codebooks, self.codebooks.window * self.optimization.accumulate
         if self.batches_seen == 0:
             if how.from_data:
-                self._draw(images, torch.ones(1, 1, dtype=torch.bool, device=images.device))
+                self._draw(images, torch.ones(1, 1, dtype=torch.bool, device=images.device), length=1.0)
             return
         if self.batches_seen % window:
             return
@@ -269,14 +269,14 @@ class TokenizerTask(BaseTask):
         if how.restart:
             self._draw(images, ~use.alive)
 
-    def _draw(self, images: Tensor, where: Tensor) -> None:
+    def _draw(self, images: Tensor, where: Tensor, length: float | None = None) -> None:
         latents = self.tokenizer.project_in(self.tokenizer.encoder(images))  # type: ignore[misc]
         entries = sample_entries(latents, self.tokenizer.quantizer)
         if self._trainer is not None:
             entries = self.trainer.strategy.broadcast(entries)
         for tokenizer in (self.tokenizer, self.average):
             if tokenizer is not None:
-                replace_entries(tokenizer.quantizer.codebooks, entries, where)  # type: ignore[union-attr,arg-type]
+                replace_entries(tokenizer.quantizer.codebooks, entries, where, length)  # type: ignore[union-attr,arg-type]
 
     def _report(self, stage: str, use: Any) -> None:
         for book, (share, perplexity) in enumerate(zip(use.share, use.perplexity, strict=True)):
