@@ -149,7 +149,11 @@ def read_published(checkpoint: dict[str, Any]) -> Published | None:
     trainer = checkpoint.get("trainer")
     if "args" not in checkpoint or not isinstance(trainer, dict) or "unitok" not in trainer:
         return None
+    if not isinstance(checkpoint["args"], dict) or not isinstance(trainer["unitok"], dict):
+        raise ValueError("args and trainer.unitok of a UniTok checkpoint must be tables of names and values")
     args, published = dict(checkpoint["args"]), dict(trainer["unitok"])
+    if wrong := [f"{name}={args[name]!r}" for name in _WHOLE_NUMBERS if not _is_count(args.get(name, 1))]:
+        raise ValueError(f"args of a UniTok checkpoint must be whole numbers above 0: {', '.join(wrong)}")
     if args.get("num_query", 0):
         raise ValueError(f"num_query={args['num_query']}: register tokens have no place on a grid of codes")
     size = str(args.get("model", "vitamin_large")).removeprefix("vitamin_")
@@ -158,8 +162,7 @@ def read_published(checkpoint: dict[str, Any]) -> Published | None:
     projections = {"attn": "attention", "linear": "linear"}
     if (projection := args.get("quant_proj", "attn")) not in projections:
         raise ValueError(f"quant_proj={projection!r} is not one of {list(projections)}")
-    books = int(args.get("num_codebooks", 8))
-    total = int(args.get("vocab_size", 32768))
+    books, total = args.get("num_codebooks", 8), args.get("vocab_size", 32768)
     if total % books:
         raise ValueError(f"vocab_size={total} must be a multiple of num_codebooks={books}")
     arguments = {
@@ -180,3 +183,15 @@ def read_published(checkpoint: dict[str, Any]) -> Published | None:
 
 
 _TEXT_DEFAULTS = {"width": 768, "heads": 12, "layers": 12, "vocab_size": 49408, "context_length": 77}
+_WHOLE_NUMBERS = (
+    "num_codebooks",
+    "vocab_size",
+    "vocab_width",
+    "embed_dim",
+    "img_size",
+    *map("text_{}".format, _TEXT_DEFAULTS),
+)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
