@@ -12,7 +12,9 @@ from unitok.training.data import ImageTextData
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning"),  # Lightning 2.6 with torch 2.13
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step`"),
 ]
 
 
@@ -53,7 +55,7 @@ class Diary(lightning.LightningModule):
 
 def fit(folder, data, every=None, resume=None, **options):
     module = Diary()
-    callbacks = [ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=every)] if every else []
+    callbacks = [ModelCheckpoint(folder / "run", "{step}", save_top_k=-1, every_n_train_steps=every)] if every else []
     trainer = lightning.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -102,9 +104,8 @@ def test_without_text_no_caption_is_needed(make, class_folder):
     assert next(iter(ready(make(text=False)).train_dataloader())).text_ids is None
 
 
-def test_validation_is_whole_and_in_order_and_optional(make, class_folder, numbers):
-    assert ready(make()).val_dataloader() == []
-    (loader,) = ready(make(validation=str(class_folder), batch_size=10)).val_dataloader()
+def test_validation_is_whole_and_in_order(make, class_folder, numbers):
+    loader = ready(make(validation=str(class_folder), batch_size=10)).val_dataloader()
     assert list(chain(*numbers(loader))) == list(range(24))
     assert len(loader) == 3
 
@@ -118,7 +119,7 @@ def test_weights_change_the_mix(make, numbers):
 def test_shards_train_and_validate(make, shards, numbers):
     data = ready(make(train=shards, validation=shards, batch_size=8, shuffle_buffer=4))
     assert sorted(chain(*numbers(data.train_dataloader()))) == list(range(32))
-    assert list(chain(*numbers(data.val_dataloader()[0]))) == list(range(32))
+    assert list(chain(*numbers(data.val_dataloader()))) == list(range(32))
     assert len(ready(make(train=shards, samples_per_epoch=20)).train_dataloader()) == 5
 
 
@@ -129,7 +130,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(tmp_path, make, shards, kind
     options |= {"validation": shards} if kind == "shards" else {}
     limits = {"max_steps": 17, "limit_train_batches": limit}
     whole = fit(tmp_path, make(**options), every, **limits)
-    resumed = fit(tmp_path, make(**options), resume=tmp_path / f"step={every}.ckpt", **limits)
+    resumed = fit(tmp_path, make(**options), resume=tmp_path / "run" / f"step={every}.ckpt", **limits)
     assert len(whole.seen) == 17
     assert len(resumed.seen) == 17 - every
     for (images, texts), (others, other_texts) in zip(whole.seen[every:], resumed.seen, strict=True):
@@ -139,7 +140,7 @@ def test_a_resumed_run_sees_what_it_would_have_seen(tmp_path, make, shards, kind
 
 def test_workers_of_a_resumed_run_may_be_others_with_pairs(tmp_path, make):
     whole = fit(tmp_path, make(workers=2), 3, max_steps=9)
-    resumed = fit(tmp_path, make(), resume=tmp_path / "step=3.ckpt", max_steps=9)
+    resumed = fit(tmp_path, make(), resume=tmp_path / "run" / "step=3.ckpt", max_steps=9)
     assert all(torch.equal(one[0], other[0]) for one, other in zip(whole.seen[3:], resumed.seen, strict=True))
 
 
@@ -154,7 +155,7 @@ def test_validation_between_steps_starts_anew_each_time(tmp_path, make, class_fo
 def test_a_run_on_other_data_does_not_resume_silently(tmp_path, make, lines):
     fit(tmp_path, make(), 3, max_steps=3)
     with pytest.raises(ValueError, match="samples_per_epoch=30 in the checkpoint, 6 here"):
-        fit(tmp_path, make(train=str(lines)), resume=tmp_path / "step=3.ckpt", max_steps=9)
+        fit(tmp_path, make(train=str(lines)), resume=tmp_path / "run" / "step=3.ckpt", max_steps=9)
 
 
 @pytest.mark.filterwarnings("ignore:corrupt sample")
@@ -201,6 +202,6 @@ def test_a_yaml_can_say_it_all(make, class_folder):
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ImageTextData, "data")
-    settings = parser.parse_object({"data": {"train": [str(class_folder)], "scale": [0.3, 1.0], "weights": [2]}})
+    settings = parser.parse_object({"data": {"train": [str(class_folder)], "scale": [0.3, 1.0], "weights": [3]}})
     data = parser.instantiate(settings).data
-    assert len(ready(data).train_dataloader()) == 0 or len(data.train) == 1
+    assert len(ready(data).train_dataloader()) == 1
