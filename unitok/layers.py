@@ -81,39 +81,35 @@ class Derived:
         return {"_compute": self._compute, "_key": None, "_value": None}
 
 
-def _phase_kernels(weight: Tensor) -> Tensor:
-    """(Co, Ci, 3, 3) -> (4, Co, Ci, 2, 2): for each output phase, taps that meet the same source pixel are summed."""
-    rows = weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32)
-    kernels = torch.einsum("apr,oirs,bqs->aboipq", rows, weight.float(), rows)
-    return kernels.flatten(0, 1).to(weight.dtype)
-
-
 class UpsampleConv(nn.Conv2d):
     """Nearest-neighbour x2, then a dense 3x3 convolution: (B, Ci, H, W) -> (B, Co, 2H, 2W).
 
-    Computed in its exact sub-pixel form: one 2x2 convolution of the small map for each of the four output phases,
-    16 instead of 36 multiply-adds per source pixel and no map of four times the size. The parameters stay those of the
-    3x3 convolution, and gradients reach them through the linear map. `sub_pixel = False` selects the plain form.
+    Computed in its exact sub-pixel form, one transposed convolution of the small map: 16 instead of 36 multiply-adds
+    per source pixel and no input of four times the size. The parameters stay those of the 3x3 convolution, and
+    gradients reach them through the linear map. `sub_pixel = False` selects the plain form.
     """
 
     sub_pixel = True
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
-        self._kernels = Derived(_phase_kernels)
+        self._kernel = Derived(_transposed_kernel)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, Ci, H, W) -> (B, Co, 2H, 2W)."""
-        if not self.sub_pixel:
-            return super().forward(F.interpolate(maps, scale_factor=2, mode="nearest"))
-        batch, _, height, width = maps.shape
-        padded = F.pad(maps, (1, 1, 1, 1))
-        kernels = self._kernels(self.weight)
-        phases = [
-            F.conv2d(padded[:, :, a : a + height + 1, b : b + width + 1], kernels[2 * a + b], self.bias)
-            for a in (0, 1)
-            for b in (0, 1)
-        ]
-        grid = torch.stack([phase.permute(0, 2, 3, 1) for phase in phases], dim=3)  # (B, H, W, 4, Co)
-        grid = grid.view(batch, height, width, 2, 2, -1).transpose(2, 3)
-        return grid.reshape(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+        """(B, Ci, H, W) -> (B, Co, 2H, 2W), channels last in memory."""
+        if self.sub_pixel:
+            return F.conv_transpose2d(maps, self._kernel(self.weight), self.bias, stride=2, padding=1)
+        return super().forward(F.interpolate(maps, scale_factor=2, mode="nearest"))
+
+
+def _transposed_kernel(weight: Tensor) -> Tensor:
+    """(Co, Ci, 3, 3) -> (Ci, Co, 4, 4): how much of a source pixel each of the 4 x 4 output pixels around it takes."""
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))  # taps are summed first and rounded last
+    kernel = _spread(_spread(wide, 2), 3).to(weight.dtype)
+    return kernel.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _spread(taps: Tensor, dim: int) -> Tensor:
+    """3 -> 4 along `dim`: an output pixel sums the taps that meet the same source pixel."""
+    first, middle, last = taps.unbind(dim)
+    return torch.stack([last, middle + last, first + middle, first], dim)
