@@ -179,7 +179,7 @@ class BaseTask(LightningModule, ABC):
             optimizer.zero_grad()
         schedulers = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()  # type: ignore[call-arg]
+            scheduler.step()
         self.after_step()
         self._move_average()
 

@@ -107,8 +107,8 @@ class TokenizerTask(BaseTask):
         self,
         tokenizer: Tokenizer,
         weights: Weights = Weights(),
-        optimization: Optimization = Optimization(),
-        adversary: Adversary = Adversary(),
+        optimization: Optimization = Optimization(),  # noqa: B008
+        adversary: Adversary = Adversary(),  # noqa: B008
         codebooks: Codebooks = Codebooks(),
         perceptual: Callable[[], nn.Module] | None = None,
         discriminator: Callable[[], nn.Module] | None = None,
@@ -251,7 +251,7 @@ class TokenizerTask(BaseTask):
     def _mean_over_ranks(self, tensor: Tensor) -> Tensor:
         if self._trainer is None or self.trainer.world_size == 1:
             return tensor
-        return self.trainer.strategy.reduce(tensor, reduce_op="mean")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(tensor, reduce_op="mean")
 
     @torch.no_grad()
     def _tend_codebooks(self, images: Tensor) -> None:
@@ -296,7 +296,7 @@ class TokenizerTask(BaseTask):
     def after_step(self) -> None:
         """Keep the temperature of the contrastive loss between 1 and 1/100."""
         if self.weights.contrastive:
-            self.tokenizer.contrast.logit_scale.clamp_(0, math.log(100))  # type: ignore[union-attr,operator]
+            self.tokenizer.contrast.logit_scale.clamp_(0, math.log(100))  # type: ignore[union-attr]
 
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> None:
