@@ -55,7 +55,7 @@ def test_statistics_equal_numpy_and_do_not_depend_on_the_batches():
     found = statistics(features, batch=7)
     np.testing.assert_allclose(found.covariance.numpy(), np.cov(features.numpy(), rowvar=False), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(found.mean.numpy(), features.numpy().mean(0), rtol=1e-12)
-    assert found.count == 101
+    assert found.samples == 101
     np.testing.assert_allclose(found.covariance, statistics(features, batch=101).covariance, rtol=1e-10, atol=1e-12)
 
 

@@ -13,12 +13,12 @@ class Gaussian(NamedTuple):
     Attributes:
         mean: (D,).
         covariance: (D, D), unbiased: divided by count - 1.
-        count: number of features.
+        samples: number of features.
     """
 
     mean: Tensor
     covariance: Tensor
-    count: int
+    samples: int
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
