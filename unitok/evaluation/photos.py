@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unitok.evaluation.protocol import Pipeline
-from unitok.evaluation.ranks import Ranks
+from unitok.evaluation.ranks import Ranks, Run
 from unitok.images import SUFFIXES, find_images
 
 
@@ -105,14 +105,14 @@ class Batch(NamedTuple):
     excluded: list[str]
 
 
-def batches(photos: list[Photo], pipeline: Pipeline, ranks: Ranks, batch_size: int, workers: int) -> Iterator[Batch]:
-    """The photos of this rank, decoded by `workers` processes; a batch may be short or empty where some are broken."""
+def batches(photos: list[Photo], pipeline: Pipeline, run: Run) -> Iterator[Batch]:
+    """The photos of this rank, decoded by the run's workers; a batch may be short or empty where some are broken."""
     loader = DataLoader(
-        _Share(photos, pipeline, ranks.share(len(photos))),
-        batch_size=batch_size,
-        num_workers=min(workers, torch.get_num_threads()),
+        _Share(photos, pipeline, run.ranks.share(len(photos))),
+        batch_size=run.batch_size,
+        num_workers=min(run.workers, torch.get_num_threads()),
         collate_fn=_collate,
-        pin_memory=ranks.device.type == "cuda",
+        pin_memory=run.ranks.device.type == "cuda",
     )
     return iter(loader)
 

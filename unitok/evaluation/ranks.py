@@ -50,6 +50,22 @@ class Ranks(NamedTuple):
         return tensor
 
 
+class Run(NamedTuple):
+    """How a run computes; none of it belongs to the protocol, as no figure should depend on it.
+
+    Attributes:
+        ranks: who shares the work.
+        batch_size: images at once.
+        workers: processes that decode photos.
+        dtype: of the model's weights. It may move figures, and stands in the report for that.
+    """
+
+    ranks: Ranks
+    batch_size: int = 32
+    workers: int = 0
+    dtype: torch.dtype = torch.float32
+
+
 def join(device: str | None = None) -> Ranks:
     """Join the group of torchrun where there is one (gloo between CPUs, NCCL between GPUs).
 
@@ -61,7 +77,7 @@ def join(device: str | None = None) -> Ranks:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return Ranks(0, 1, chosen)
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
-    if chosen.type == "cuda" and chosen.index is None:
+    if str(chosen) == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     return Ranks(dist.get_rank(), dist.get_world_size(), chosen)

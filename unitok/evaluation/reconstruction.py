@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from unitok.evaluation.judges import Judges, open_judges
 from unitok.evaluation.photos import Photo, batches, content_hash, find_photos
 from unitok.evaluation.pictures import best_middle_worst, grid
 from unitok.evaluation.protocol import Pipeline, Protocol, named_pipeline
-from unitok.evaluation.ranks import Ranks, join
+from unitok.evaluation.ranks import Run, join
 from unitok.evaluation.reference import find_reference, keep_reference
 from unitok.evaluation.report import Report, make_report, print_report, write_report
 from unitok.evaluation.rivals import DTYPES, Precision, open_model
@@ -64,14 +63,12 @@ def reconstruction(
     weights = features_weights if features != "inception" else inception_weights
     judges = open_judges(features, weights, features_options or {}, lpips, lpips_weights, ranks.device)
     model, precision = open_model(tokenizer, DTYPES[dtype], ranks.device), DTYPES[dtype]
-    report, scores = evaluate(tokenizer, model, photos, way, judges, ranks, batch_size, workers, precision, cache)
+    report, scores = evaluate(tokenizer, model, photos, way, judges, Run(ranks, batch_size, workers, precision), cache)
     if not ranks.first:
         return
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         picture = output.with_suffix(".png")
-        with replacing(picture) as temporary:
-            grid(_rows(model, photos, scores, way, ranks.device)).save(temporary, format="PNG")
+        save_pictures(picture, model, photos, scores, way, ranks.device)
         report = report._replace(picture=picture.name)
         write_report(report, output)
     print_report(report)
@@ -83,10 +80,7 @@ def evaluate(
     photos: list[Photo],
     pipeline: Pipeline,
     judges: Judges,
-    ranks: Ranks,
-    batch_size: int = 32,
-    workers: int = 0,
-    dtype: torch.dtype = torch.float32,
+    run: Run,
     cache: Path | None = None,
 ) -> tuple[Report, dict[int, float]]:
     """One pass over the photos -> the report, and the PSNR of each photo by its index; the same on every rank.
@@ -99,20 +93,18 @@ def evaluate(
         photos: from `find_photos`.
         pipeline: from photo to square.
         judges: the networks.
-        ranks: who shares the work.
-        batch_size: images at once.
-        workers: processes that decode photos.
-        dtype: of the model's weights.
+        run: who computes, and how.
         cache: folder of reference statistics; None takes the default.
 
     Raises:
         ValueError: no photo could be read, or a reconstruction holds NaN.
     """
+    ranks = run.ranks
     data = content_hash(photos, ranks)
     reference = find_reference(data, pipeline, judges.features, cache)
     tally = Tally(model, judges, count_originals=reference is None)
     excluded: list[str] = []
-    for batch in batches(photos, pipeline, ranks, batch_size, workers):
+    for batch in batches(photos, pipeline, run):
         excluded += batch.excluded
         if batch.indices:
             tally.add(batch.indices, batch.images.to(ranks.device, non_blocking=True))
@@ -127,7 +119,7 @@ def evaluate(
         "uint8, half up", judges.hashes, {},
     )  # fmt: skip
     warnings = _warnings(len(scores), excluded, judges)
-    return make_report(name, model, protocol, figures, ranks, dtype, excluded, warnings), scores
+    return make_report(name, model, protocol, figures, run, excluded, warnings), scores
 
 
 def _warnings(count: int, excluded: list[str], judges: Judges) -> list[str]:
@@ -143,14 +135,16 @@ def _warnings(count: int, excluded: list[str], judges: Judges) -> list[str]:
     return found
 
 
-def _rows(
-    model: Any, photos: list[Photo], scores: dict[int, float], pipeline: Pipeline, device: torch.device
-) -> list[tuple[str, Tensor, Tensor]]:
-    """The photos of the grid, read and reconstructed once more, so that a run keeps no pictures."""
+def save_pictures(
+    path: Path, model: Any, photos: list[Photo], scores: dict[int, float], pipeline: Pipeline, device: torch.device
+) -> None:
+    """Write the grid of best, median and worst by PSNR; they are reconstructed once more, so no run keeps pictures."""
     rows = []
     for label, index in best_middle_worst(scores):
         image = pipeline(photos[index].open())[None].to(device)
         copy, _ = round_trip(model, image, index)
         caption = f"{label}: {photos[index].name}, {scores[index]:.2f} dB"
         rows.append((caption, image[0].cpu().float() / 255, copy[0].cpu().float() / 255))
-    return rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        grid(rows).save(temporary, format="PNG")

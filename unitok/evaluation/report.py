@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from unitok.evaluation.protocol import Protocol, protocol_id
-from unitok.evaluation.ranks import Ranks
+from unitok.evaluation.ranks import Run
 from unitok.files import replacing
 from unitok.hub import weights_sha256
 from unitok.tokenizer import Tokenizer
@@ -51,8 +51,7 @@ def make_report(
     model: Any,
     protocol: Protocol,
     figures: Figures,
-    ranks: Ranks,
-    dtype: torch.dtype,
+    run: Run,
     excluded: list[str] | None = None,
     warnings: list[str] | None = None,
 ) -> Report:
@@ -68,9 +67,9 @@ def make_report(
         "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "device": device_name(ranks.device),
-        "processes": ranks.size,
-        "dtype": str(dtype).removeprefix("torch."),
+        "device": device_name(run.ranks.device),
+        "processes": run.ranks.size,
+        "dtype": str(run.dtype).removeprefix("torch."),
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("torch", "torchvision", "torchmetrics", "timm", "pillow")},
     }

@@ -201,6 +201,15 @@ def bits_of(model: Any, stored: Any) -> list[float]:
     return list(model.bits(stored))
 
 
+def tokens_of(model: Any, side: int) -> dict[str, float]:
+    """Bits of one image of side x side pixels, of a Tokenizer whose grid follows its stride; {} for others."""
+    stride = getattr(getattr(model, "encoder", None), "stride", None)
+    if not isinstance(model, Tokenizer) or not stride:
+        return {}
+    bits = (side // stride) ** 2 * model.bits_per_token
+    return {"bits_per_image": bits, "bits_per_pixel": bits / side**2}
+
+
 def open_model(name: str, dtype: torch.dtype, device: torch.device) -> Any:
     """What `--tokenizer` says -> a Tokenizer or a rival.
 
