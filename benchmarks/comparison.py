@@ -31,14 +31,15 @@ WEIGHTS = SHARED / "weights"
 RESULTS = Path(__file__).parent / "results"
 ADAPTERS = Path(__file__).parent / "adapters"
 SETS = {"imagenet-samples": SHARED / "imagenet_samples", "imagenette": SHARED / "imagenette" / "eval"}
+COUNT = 500  # photos of each set, evenly spaced: all of the samples, and 50 or so of each imagenette class
 BUDGET = 0.375  # bits per pixel: 8 codes of 12 bits for each 16 x 16 pixels, as the trained tokenizers
 ROWS = {
     "jpeg": f"jpeg@{BUDGET}",
     "webp": f"webp@{BUDGET}",
-    "jpeg-vqvae-bits": "jpeg@0.5625",
-    "webp-vqvae-bits": "webp@0.5625",
     "vqvae": f"{ADAPTERS / 'vqvae.py'}@{WEIGHTS / 'vqvae'}",
     "taef2": f"{ADAPTERS / 'taef2.py'}@{WEIGHTS / 'taef2'}",
+    "jpeg-vqvae-bits": "jpeg@0.5625",
+    "webp-vqvae-bits": "webp@0.5625",
 }
 MOBILENET = {"pad_type": "same", "pretrained_cfg_overlay": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 
@@ -53,14 +54,11 @@ def main() -> None:
     pipeline = named_pipeline("bicubic-256")
     trained = dict(pair.split("=", 1) for pair in args.tokenizer)
     folder = RESULTS / "try" if args.limit else RESULTS
-    for name, source in {**ROWS, **trained}.items():
-        if args.rows and name not in args.rows:
-            continue
-        model = open_model(source, torch.float32, ranks.device)
-        for data, root in SETS.items():
-            if args.sets and data not in args.sets:
-                continue
-            photos = find_photos(root, args.limit)
+    rows = {name: source for name, source in {**ROWS, **trained}.items() if not args.rows or name in args.rows}
+    for data in args.sets or SETS:
+        for name, source in rows.items():
+            model, root = open_model(source, torch.float32, ranks.device), SETS[data]
+            photos = find_photos(root, args.limit or COUNT)
             path = folder / f"reconstruction-{data}-{name}.json"
             if args.again or not path.is_file():
                 start = time.perf_counter()
