@@ -5,13 +5,14 @@ written after the two files of its shard, so a shard that is in the ledger is on
 """
 
 import json
-from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from unitok.bulk.folder import Folder
-from unitok.bulk.shards import codes_name, json_lines, sidecar_name
+from unitok.bulk.shard_reader import ShardReader
+from unitok.bulk.shards import Sidecar, codes_name, json_lines, sidecar_name
 from unitok.bulk.sources import InputShard
 
 MANIFEST, FAILED = "manifest.json", "failed.jsonl"
@@ -37,11 +38,12 @@ class Ledger:
 
     def __init__(self, folder: Folder, settings: dict[str, Any]) -> None:
         self.folder = folder
-        if folder.size(MANIFEST) is None and (others := folder.names("")):
+        others = folder.names("") if folder.size(MANIFEST) is None else []
+        if others and MANIFEST not in others:
             raise ValueError(f"{folder.url} holds files that are no tokens ({others[:3]}): give an empty folder")
         begun = {"format": FORMAT, **settings, "complete": False}
         self.manifest: dict[str, Any] = read_json(folder, folder.create(MANIFEST, _json(begun)), MANIFEST)
-        check_alike(self.manifest, begun, folder.url, "this run")
+        check_alike(self.manifest, begun, folder.url, "this run", "choose another folder for it")
 
     def entry(self, shard: int, source: InputShard) -> dict[str, Any] | None:
         """The entry of a shard that is done; None where it must be done (again).
@@ -58,7 +60,7 @@ class Ledger:
         if (entry["input"], entry["fingerprint"]) != (source.name, source.fingerprint()):
             raise ValueError(
                 f"input {source.name} is not what it was when {self.folder.path(codes_name(shard))} was made from "
-                f"{entry['input']}: remove {self.folder.path(entry_name(shard))} to do it again, or choose another folder"
+                f"{entry['input']}: remove {self.folder.path(entry_name(shard))} to do it again, or take another folder"
             )
         sizes = (
             self.folder.size(codes_name(shard)),
@@ -78,14 +80,12 @@ class Ledger:
         return sum(f"{shard:06}.json" not in done for shard in range(shards))
 
     def close(self, shards: int) -> dict[str, Any]:
-        """Once every shard is done: write failed.jsonl and the complete manifest. Any process may, more than one too."""
+        """Once every shard is done: write failed.jsonl and the complete manifest; any process may, and several too."""
         if self.manifest["complete"]:
             return self.manifest
         entries = [read_json(self.folder, self.folder.read(entry_name(i)), entry_name(i)) for i in range(shards)]
-        try:
+        with suppress(FileNotFoundError):  # another process closed the book and swept ours away
             finish(self.folder, {k: v for k, v in self.manifest.items() if k != "complete"}, entries)
-        except FileNotFoundError:  # another process closed the book and swept ours away
-            pass
         self.manifest = read_manifest(self.folder)
         return self.manifest
 
@@ -125,14 +125,14 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     return manifest
 
 
-def check_alike(manifest: dict[str, Any], other: dict[str, Any], where: str, who: str) -> None:
-    """Raise ValueError unless two manifests promise the same codes for the same image."""
-    for key in sorted((manifest.keys() | other.keys()) - _MAY_DIFFER):
-        ours, theirs = manifest.get(key), other.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            check_alike(ours, theirs, where, who)
-        elif ours != theirs:
-            raise ValueError(f"{where} has {key}={ours!r}, {who} {key}={theirs!r}: choose another folder for it")
+def check_alike(ours: dict[str, Any], theirs: dict[str, Any], where: str, other: str, advice: str) -> None:
+    """Raise ValueError with the advice unless two manifests promise the same codes for the same image."""
+    for key in sorted((ours.keys() | theirs.keys()) - _MAY_DIFFER):
+        mine, its = ours.get(key), theirs.get(key)
+        if isinstance(mine, dict) and isinstance(its, dict):
+            check_alike(mine, its, where, other, advice)
+        elif mine != its:
+            raise ValueError(f"{where} has {key}={mine!r}, {other} has {key}={its!r}: {advice}")
 
 
 def read_json(folder: Folder, data: bytes, name: str) -> Any:
@@ -143,12 +143,25 @@ def read_json(folder: Folder, data: bytes, name: str) -> Any:
         raise ValueError(f"{folder.path(name)} is damaged: {error}") from error
 
 
-def _duplicates(folder: Folder, entries: list[dict[str, Any]], sidecar: str) -> list[str]:
+def _duplicates(folder: Folder, entries: list[dict[str, Any]], sidecar: Sidecar) -> list[str]:
     """Keys that occur more than once; needs 8 bytes of memory for each row of the run."""
-    from unitok.bulk.shard_reader import ShardReader
+    readers = [ShardReader(folder, shard, entry, sidecar) for shard, entry in enumerate(entries)]
+    hashes = np.concatenate([reader.key_hashes for reader in readers])
+    _, first, count = np.unique(hashes, return_index=True, return_counts=True)
+    starts = np.cumsum([0, *(len(reader) for reader in readers)])
+    keys = []
+    for position in sorted(first[count > 1]):
+        shard = int(np.searchsorted(starts, position, side="right")) - 1
+        keys.append(readers[shard].row(int(position - starts[shard]))["key"])
+    return list(dict.fromkeys(keys))
 
-    return []
 
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+def _json(value: dict[str, Any]) -> bytes:
+    """JSON with one line for each field, and for each member of a list of fields."""
+    lines = []
+    for key, field in value.items():
+        text = json.dumps(field, ensure_ascii=False)
+        if isinstance(field, list) and field and isinstance(field[0], dict):
+            text = "[\n  " + ",\n  ".join(json.dumps(member, ensure_ascii=False) for member in field) + "\n ]"
+        lines.append(f" {json.dumps(key)}: {text}")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode(errors="replace")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from unitok.bulk.batches import Row
-from unitok.bulk.packing import bits_of, pack, packed_bytes
+from unitok.bulk.packing import bits_of, pack
 
 Layout = Literal["packed", "uint16"]
 Sidecar = Literal["jsonl", "parquet"]
@@ -38,15 +38,15 @@ class Packing(NamedTuple):
         if self.layout == "uint16" and self.codebook_size > 2**16:
             raise ValueError(f"layout uint16 holds codes below 65536, not those of codebook_size={self.codebook_size}")
 
-    def columns(self, grid: Grid) -> int:
-        """Length of a stored row."""
-        count = self.num_codebooks * grid[0] * grid[1]
-        return packed_bytes(count, bits_of(self.codebook_size)) if self.layout == "packed" else count
+    @property
+    def bits(self) -> int:
+        """Of one code in the packed layout."""
+        return bits_of(self.codebook_size)
 
     def rows(self, tokens: NDArray[Any]) -> NDArray[Any]:
         """(n, h, w, K) codes -> (n, columns) as they are stored."""
         flat = tokens.reshape(len(tokens), -1)
-        return pack(flat, bits_of(self.codebook_size)) if self.layout == "packed" else flat.astype(np.uint16)
+        return pack(flat, self.bits) if self.layout == "packed" else flat.astype(np.uint16)
 
 
 class Finished(NamedTuple):

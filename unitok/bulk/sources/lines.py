@@ -76,7 +76,8 @@ def line_shards(url: str, fs: Any, path: str, shard_size: int) -> list[LineShard
 
 def record_of_fields(fs: Any, path: str, name: str, fields: dict[str, Any]) -> Record:
     """A line's or a row's fields -> Record; `path` is the file they stand in, `name` the key where they have none."""
-    image, data = fields.pop("image", None), fields.pop("bytes", None)
+    image: Any = fields.pop("image", None)
+    data: Any = fields.pop("bytes", None)
     if isinstance(image, dict):  # the struct of Hugging Face's image columns
         image, data = image.get("path"), image.get("bytes")
     if isinstance(image, bytes):

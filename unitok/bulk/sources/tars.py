@@ -47,7 +47,7 @@ class TarShard:
         with self.fs.open(self.path, "rb") as file:
             with tarfile.open(fileobj=file, mode="r|*") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members = []  # otherwise every header read so far stays in memory
+                    tar.members = []  # type: ignore[attr-defined]  # or every header read so far stays in memory
                     folder, name = os.path.split(member.name)
                     if not member.isfile() or name.startswith(".") or "." not in name:
                         continue
