@@ -13,11 +13,17 @@ def codes_sha256(tokenizer: Tokenizer) -> str:
     return weights_sha256(Tokenizer(tokenizer.encoder, tokenizer.project_in, tokenizer.quantizer, nn.Identity(), None))
 
 
+def codebooks_sha256(tokenizer: Tokenizer) -> str:
+    """The sha256 of the quantizer's weights, which every half of a tokenizer has."""
+    nothing = nn.Identity()
+    return weights_sha256(Tokenizer(None, None, tokenizer.quantizer, nothing, None))
+
+
 def check_tokenizer(tokenizer: Tokenizer, manifest: dict[str, Any], where: str) -> None:
-    """Raise ValueError unless a manifest's codes were made by this tokenizer."""
-    made, given = manifest["tokenizer"], codes_sha256(tokenizer)
-    if made["weights_sha256"] != given:
+    """Raise ValueError unless this tokenizer has the codebooks that a manifest's codes point into."""
+    made, given = manifest["tokenizer"], codebooks_sha256(tokenizer)
+    if made["codebooks_sha256"] != given:
         raise ValueError(
-            f"the tokens in {where} were made by {made['name']!r} with weights {made['weights_sha256'][:12]}..., "
+            f"the tokens in {where} were made by {made['name']!r} with codebooks {made['codebooks_sha256'][:12]}..., "
             f"this tokenizer has {given[:12]}...: give the one that made them"
         )

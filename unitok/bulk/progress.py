@@ -23,7 +23,9 @@ class Progress:
         self.seen = self.failures = self.in_shard = 0
         self.rank = rank
         total = sum(count for count in self.known if count) if shards and all(self.known) else None
-        self.bar: Any = tqdm(total=total, unit="img", disable=rank.number > 0 or not shards, smoothing=0.05)
+        self.bar: Any = tqdm(
+            total=total, unit="img", disable=True if rank.number or not shards else None, smoothing=0.05
+        )
         self.finished = 0
 
     def __enter__(self) -> "Progress":

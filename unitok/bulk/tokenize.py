@@ -12,7 +12,7 @@ import unitok
 from unitok.bulk.batches import Closed, Failed, batches
 from unitok.bulk.encoding import Encoded, Encoder
 from unitok.bulk.folder import Folder
-from unitok.bulk.identity import codes_sha256
+from unitok.bulk.identity import codebooks_sha256, codes_sha256
 from unitok.bulk.ledger import MANIFEST, Ledger, read_json
 from unitok.bulk.progress import Progress
 from unitok.bulk.ranks import Rank, launched_rank
@@ -23,12 +23,17 @@ from unitok.bulk.views import TEN_CROP_SCALE, Augment, photo_views
 from unitok.hub import DEFAULT, load_tokenizer
 from unitok.tokenizer import Tokenizer
 
+VERIFIED = 64
+"""Images that `verify` encodes again."""
+ORDER = "token by token, row by row, the K codes of a token side by side; packed as little-endian bits"
+
 
 def tokenize(
     inputs: list[str],
     output: str,
     tokenizer: str | Tokenizer = DEFAULT,
-    size: int | Literal["own"] | None = None,
+    size: int | None = None,
+    own_shape: bool = False,
     scale: int = 1,
     augment: Augment = "none",
     layout: Layout = "packed",
@@ -36,9 +41,9 @@ def tokenize(
     shard_size: int = 10_000,
     batch_size: int | None = None,
     workers: int | None = None,
-    device: str | None = None,
+    device: str = "auto",
     dtype: Literal["float32", "bfloat16"] = "float32",
-    verify: int = 0,
+    verify: bool = False,
 ) -> int:
     """Turn images into shards of codes; the same command goes on where it was stopped, until all is done.
 
@@ -51,8 +56,8 @@ def tokenize(
         inputs: folders of images, WebDataset tars ("{0000..0123}.tar"), JSON-lines or Parquet; paths or fsspec URLs.
         output: folder for the tokens, a path or an fsspec URL.
         tokenizer: name, folder, published file or Hub repository of a tokenizer.
-        size: side of the square each image is resized and cropped to; by default the one the tokenizer was trained
-            on. "own" keeps each image's shape, cut to a multiple of the encoder's stride.
+        size: shorter side and centre square, in pixels; left out, the size the tokenizer was trained on.
+        own_shape: keep each image's own shape (cut to whole tokens).
         scale: coarseness of the grid, for tokenizers that have several.
         augment: "flip" adds each image's mirror image; "ten-crop" takes corners and centre, and their mirror images.
         layout: "packed" stores ceil(log2 V) bits per code, "uint16" two bytes.
@@ -60,9 +65,9 @@ def tokenize(
         shard_size: images per shard, where the input is not in tars.
         batch_size: images encoded at once; found by itself, and kept for the whole run.
         workers: threads that read and decode images; by default one per core.
-        device: "cpu", "cuda", "cuda:1"; by default each process's own GPU, or the CPU.
+        device: "cpu", "cuda", "cuda:1"; "auto" is a GPU for each process where there are some.
         dtype: of the weights; bfloat16 is faster and changes some codes.
-        verify: after the run, encode this many images again and compare.
+        verify: after the run, encode 64 random images again and compare.
 
     Returns:
         0; or 1 where shards could not be read, keys occur twice, or the verification failed, each printed.
@@ -76,8 +81,12 @@ def tokenize(
     loaded = _loaded(tokenizer, _device(device, rank), dtype)
     encoder = Encoder(loaded, scale)
     folder = Folder(output)
-    settings = _settings(loaded, tokenizer, size, scale, augment, layout, sidecar, shard_size, dtype)
-    settings["batch_size"] = _batch_size(folder, encoder, settings["size"] or loaded.image_size, batch_size)
+    if own_shape and (size is not None or augment == "ten-crop"):
+        raise ValueError(f"own_shape goes neither with size={size} nor with crops of one size (augment={augment!r})")
+    pixels = None if own_shape else size or loaded.image_size
+    settings = _made_by(loaded, tokenizer, dtype) | _pictures(pixels, scale, augment)
+    settings |= {"layout": layout, "order": ORDER, "sidecar": sidecar, "shard_size": shard_size}
+    settings["batch_size"] = _batch_size(folder, encoder, pixels or loaded.image_size, batch_size)
     Packing(layout, loaded.num_codebooks, loaded.codebook_size).check()
     ledger = Ledger(folder, settings)
     broken = _work(shards, ledger, encoder, rank, workers or os.cpu_count() or 1)
@@ -88,7 +97,7 @@ def tokenize(
     _say(rank, "{images} images, {rows} rows of codes, {failed} failed (failed.jsonl)".format(**totals))
     if totals["duplicate_keys"]:
         _say(rank, f"{totals['duplicate_keys']} keys occur more than once, all kept: {totals['duplicates']}")
-    verified = not (verify and rank.number == 0) or verify_tokens(folder.url, shards, encoder, verify)
+    verified = not (verify and rank.number == 0) or verify_tokens(folder.url, shards, encoder, VERIFIED)
     return int(bool(totals["duplicate_keys"]) or not verified)
 
 
@@ -150,42 +159,20 @@ class _Writer:
         self.ledger.commit(index, done.codes, done.sidecar, about | done.summary)
 
 
-def _settings(
-    tokenizer: Tokenizer,
-    name: str | Tokenizer,
-    size: int | str | None,
-    scale: int,
-    augment: Augment,
-    layout: Layout,
-    sidecar: Sidecar,
-    shard_size: int,
-    dtype: str,
-) -> dict[str, Any]:
-    """What decides the bytes of the output, as the manifest has it."""
-    if size == "own" and augment == "ten-crop":
-        raise ValueError("augment='ten-crop' cuts squares of one size and does not go with size='own'")
-    return {
-        "version": unitok.__version__,
-        "tokenizer": {
-            "name": name if isinstance(name, str) else (tokenizer.config or {}).get("tokenizer", "unnamed"),
-            "weights_sha256": codes_sha256(tokenizer),
-            "num_codebooks": tokenizer.num_codebooks,
-            "codebook_size": tokenizer.codebook_size,
-        },
-        "size": None if size == "own" else size or tokenizer.image_size,
-        "preprocessing": {
-            "resize": None if size == "own" else "short side to size, bicubic, antialiased, middle square",
-            "ten_crop_scale": TEN_CROP_SCALE if augment == "ten-crop" else None,
-            "range": "RGB in [0, 1]",
-        },
-        "scale": scale,
-        "augment": augment,
-        "layout": layout,
-        "order": "token by token, row by row, the K codes of a token side by side; packed as little-endian bits",
-        "sidecar": sidecar,
-        "shard_size": shard_size,
-        "dtype": dtype,
-    }
+def _made_by(tokenizer: Tokenizer, given: str | Tokenizer, dtype: str) -> dict[str, Any]:
+    """The manifest's word on the tokenizer."""
+    name = given if isinstance(given, str) else (tokenizer.config or {}).get("tokenizer", "unnamed")
+    identity = {"weights_sha256": codes_sha256(tokenizer), "codebooks_sha256": codebooks_sha256(tokenizer)}
+    shape = {"num_codebooks": tokenizer.num_codebooks, "codebook_size": tokenizer.codebook_size}
+    return {"version": unitok.__version__, "tokenizer": {"name": name, **identity, **shape}, "dtype": dtype}
+
+
+def _pictures(size: int | None, scale: int, augment: Augment) -> dict[str, Any]:
+    """The manifest's word on what is done to an image before it is encoded."""
+    resize = None if size is None else "shorter side to size, bicubic, antialiased, centre square"
+    large = TEN_CROP_SCALE if augment == "ten-crop" else None
+    preprocessing = {"resize": resize, "ten_crop_scale": large, "range": "RGB in [0, 1]"}
+    return {"size": size, "preprocessing": preprocessing, "scale": scale, "augment": augment}
 
 
 def _loaded(tokenizer: str | Tokenizer, device: torch.device, dtype: str) -> Tokenizer:
@@ -194,8 +181,8 @@ def _loaded(tokenizer: str | Tokenizer, device: torch.device, dtype: str) -> Tok
     return load_tokenizer(tokenizer, parts="encode", device=device, dtype=getattr(torch, dtype))
 
 
-def _device(device: str | None, rank: Rank) -> torch.device:
-    if device is not None:
+def _device(device: str, rank: Rank) -> torch.device:
+    if device != "auto":
         return torch.device(device)
     return (
         torch.device("cuda", rank.local % torch.cuda.device_count())
