@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -123,3 +125,45 @@ def test_codes_made_here_can_be_embedded_in_training(tokenizer: Tokenizer) -> No
     table = nn.Embedding(32, 4)
     table(tokenizer.encode(torch.rand(1, 3, 32, 32))).sum().backward()
     assert table.weight.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(3, 64, 64), r"\(B, 3, H, W\), got \(3, 64, 64\)"),
+        (torch.rand(1, 1, 64, 64), r"\(B, 3, H, W\)"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "not torch.uint8; unitok.read_images"),
+        (torch.rand(1, 3, 60, 64), "height=60 and width=64 must be positive multiples of 16"),
+        (torch.rand(0, 3, 64, 64), "positive"),
+        (torch.full((1, 3, 64, 64), math.nan), "NaN"),
+        (torch.full((1, 3, 64, 64), math.inf), "inf"),
+        (torch.full((1, 3, 64, 64), 255.0), r"\[0, 1\], found values from 255 to 255"),
+        (-torch.ones(1, 3, 64, 64), "from -1 to -1"),
+    ],
+)
+def test_bad_images(tokenizer, images, message):
+    with pytest.raises(ValueError, match=message):
+        tokenizer.encode(images)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.full((1, 2, 4, 4), 32), r"\[0, 32\), found values from 32 to 32"),
+        (torch.full((1, 2, 4, 4), -1), "from -1 to -1"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.int64), r"K=2 codebooks, got shape \(1, 3, 4, 4\)"),
+        (torch.zeros(2, 4, 4, dtype=torch.int64), r"\(B, K, h, w\)"),
+        (torch.zeros(1, 2, 4, 4), "integers .*not torch.float32"),
+        (torch.zeros(1, 2, 4, 4, dtype=torch.bool), "not torch.bool"),
+    ],
+)
+def test_bad_codes(tokenizer, codes, message):
+    for walk in (tokenizer.decode, tokenizer.features):
+        with pytest.raises(ValueError, match=message):
+            walk(codes)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_codes_of_a_smaller_integer_type_mean_the_same(tokenizer, dtype):
+    codes = tokenizer.encode(torch.rand(1, 3, 32, 32))
+    assert torch.equal(tokenizer.features(codes.to(dtype)), tokenizer.features(codes))
