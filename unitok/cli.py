@@ -18,6 +18,12 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
     "encode": ("unitok.commands.codes:encode", "photos and folders -> one file of codes"),
     "decode": ("unitok.commands.codes:decode", "a file of codes -> photos"),
     "convert": ("unitok.commands.tokenizers:convert", "a published checkpoint -> a folder that loads fast and safely"),
+    "eval reconstruction": ("unitok.evaluation.reconstruction:reconstruction", "rFID, PSNR, SSIM, LPIPS, usage, bits"),
+    "eval zero-shot": ("unitok.evaluation.zero_shot:zero_shot", "accuracy by class names, or recall of captions"),
+    "eval probe": ("unitok.evaluation.probe:probe", "kNN and linear probe: what quantization costs"),
+    "eval speed": ("unitok.evaluation.throughput:speed", "images/s, latency, memory, GFLOPs, beside another tokenizer"),
+    "eval compare": ("unitok.evaluation.tables:compare", "reports side by side, where their protocols are alike"),
+    "report": ("unitok.evaluation.page:report", "reports -> one HTML page, and the README's tables"),
     "fit": ("unitok.training.cli:main", "train, from a recipe"),
     "validate": ("unitok.training.cli:main", "run a recipe's validation"),
     "test": ("unitok.training.cli:main", "run a recipe's test"),
@@ -25,7 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
 """A function called `main` gets the command and its words as they are; any other gets a parser made from its signature.
 
 In that parser a list without default is a positional of one word or more, a sequence whose default is empty one of any
-number, another parameter without default a positional, a parameter with default an option, and `output` is also -o.
+number, another parameter without default a positional (or, keyword-only, an option that must be given), a parameter
+with default an option, and `output` is also -o.
 """
 
 
@@ -104,6 +111,8 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[list[str], dict[
     if get_origin(hint) is not Literal and type(None) in get_args(hint):  # X | None: None is said by leaving it out
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     kind = get_args(hint)[0] if several else hint
+    if default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
+        return [flag], {"type": kind, "required": True}
     if default is parameter.empty:
         return [parameter.name], {"type": kind, **({"nargs": "+"} if several else {})}
     if several and not default:

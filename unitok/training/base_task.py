@@ -254,7 +254,7 @@ def _schedule(total: int, warmup: float, final: float) -> Callable[[int], float]
     return lambda step: warmup_cosine(step, total, warmup, final)
 
 
-class _randomness(AbstractContextManager[None]):  # noqa: N801
+class _randomness(AbstractContextManager[None]):
     """Random numbers inside follow from the number alone, and the state outside is left as it was."""
 
     def __init__(self, number: int, device: torch.device) -> None:
