@@ -51,7 +51,9 @@ def test_psnr_ssim_and_l1_equal_scikit_image_on_the_saved_pixels(run):
     ssim = [structural_similarity(a / 255, b / 255, data_range=1.0, **options) for a, b in pairs]
     assert figures["psnr"] == pytest.approx(np.mean(psnr), rel=1e-5)
     assert figures["ssim"] == pytest.approx(np.mean(ssim), rel=1e-4)
-    assert figures["l1"] == pytest.approx(np.mean([np.abs(a.astype(float) - b).mean() / 255 for a, b in pairs]), rel=1e-5)
+    assert figures["l1"] == pytest.approx(
+        np.mean([np.abs(a.astype(float) - b).mean() / 255 for a, b in pairs]), rel=1e-5
+    )
     assert scores == {2: pytest.approx(psnr[0]), 0: pytest.approx(psnr[1]), 1: pytest.approx(psnr[2])}
 
 
@@ -99,4 +101,6 @@ def test_the_distance_is_torch_fidelitys_on_the_same_features(run):
     found = tally.figures(run.ranks, None)[0]["rFD-thumbs"]
     copies, _ = round_trip(rival, images)
     stats = [fid_features_to_statistics(network.features(some).double()) for some in (images, copies)]
-    assert found == pytest.approx(fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"], rel=1e-6)
+    assert found == pytest.approx(
+        fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"], rel=1e-6
+    )

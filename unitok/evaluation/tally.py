@@ -15,6 +15,12 @@ from unitok.metrics.frechet import FeatureStatistics, Gaussian, frechet_distance
 PSNR_CAP = 100.0
 """An image that comes back exactly counts as 100 dB in the mean, not as infinity."""
 
+SSIM_BORDER = 5
+"""Half the 11 x 11 window: the border where it hangs over the edge does not count, as in the paper and scikit-image.
+
+torchmetrics' own mean counts it, on reflected pixels, and differs by up to some hundredths on small images.
+"""
+
 
 class Tally:
     """The sums of one rank.
@@ -85,9 +91,11 @@ class Tally:
     def _measure(self, images: Tensor, copies: Tensor) -> list[Tensor]:
         """(B, 3, H, W) floats in [0, 1], twice -> (B,) float64 of PSNR, SSIM, L1 and, where there is a judge, LPIPS."""
         psnr = peak_signal_noise_ratio(copies, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
-        ssim = structural_similarity_index_measure(copies, images, data_range=1.0, reduction="none")
-        assert isinstance(ssim, Tensor)
-        found = [psnr.clamp(max=PSNR_CAP), ssim.reshape(-1), (copies - images).abs().mean((1, 2, 3))]
+        _, ssim = structural_similarity_index_measure(
+            copies, images, data_range=1.0, reduction="none", return_full_image=True
+        )
+        inside = ssim[..., SSIM_BORDER:-SSIM_BORDER, SSIM_BORDER:-SSIM_BORDER].mean((1, 2, 3))
+        found = [psnr.clamp(max=PSNR_CAP), inside, (copies - images).abs().mean((1, 2, 3))]
         if self.judges.lpips is not None:
             found.append(self.judges.lpips(copies * 2 - 1, images * 2 - 1).flatten())
         return [values.double().cpu() for values in found]
