@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-import unitok.bulk.tokenize
 from tests.bulk.inputs import picture, snapshot, tiny_tokenizer, write_tar, write_tars
 from unitok.bulk import TokenDataset, tokenize
 from unitok.cli import COMMANDS, _load, _parse
@@ -160,7 +159,7 @@ def test_an_output_of_another_run(tmp_path: Path, tokenizer: Tokenizer):
     ):
         with pytest.raises(ValueError, match=f"{key}.*another folder"):
             run(inputs, tmp_path / "out", other, **options)
-    with pytest.raises(ValueError, match="batch_size=4.*batch_size=8"):
+    with pytest.raises(ValueError, match=r"batch_size=4.*batch_size=8"):
         tokenize(inputs, str(tmp_path / "out"), tokenizer, batch_size=8, device="cpu")
     assert tokenize(inputs, str(tmp_path / "out"), tokenizer, device="cpu") == 0  # keeps the batch it began with
     assert snapshot(tmp_path / "out") == before
@@ -222,7 +221,7 @@ def test_bad_arguments(tmp_path: Path, tokenizer: Tokenizer):
 
 def test_command_line():
     function = _load(COMMANDS["tokenize"][0])
-    assert function is unitok.bulk.tokenize.tokenize
+    assert function is tokenize
     words = [
         "a",
         "{0..9}.tar",
