@@ -1,5 +1,6 @@
 """Encoders: (B, 3, H, W) images in [0, 1] -> (B, h, w, D) features. Each keeps its own pixel mean and deviation."""
 
+from unitok.encoders.hybrid import HybridEncoder
 from unitok.encoders.vitamin import ViTaminEncoder
 
-__all__ = ["ViTaminEncoder"]
+__all__ = ["HybridEncoder", "ViTaminEncoder"]

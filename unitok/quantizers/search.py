@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-SCORE_BYTES = {"cpu": 2**20, "cuda": 2**25}  # a CPU chunk stays in the cache; a GPU chunk fills the device
+GPU_SCORE_BYTES = 2**25
 
 
 @torch.no_grad()
@@ -14,12 +14,17 @@ def nearest(vectors: Tensor, codebook: Tensor, offset: Tensor | None = None) -> 
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors, table = vectors.float(), codebook.float().T
-        rows = max(1, SCORE_BYTES.get(vectors.device.type, 2**25) // (4 * codebook.shape[0]))
+        rows = _rows(*codebook.shape, vectors.device.type)
         best = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
         for start in range(0, len(vectors), rows):
             scores = vectors[start : start + rows] @ table
             best[start : start + rows] = (scores if offset is None else scores + offset).argmax(-1)
         return best
+
+
+def _rows(size: int, width: int, device: str) -> int:
+    """Vectors scored at once: on a CPU few enough for the cache, yet enough to pay for reading a wide codebook."""
+    return max(16, width // 4) if device == "cpu" else max(1, GPU_SCORE_BYTES // (4 * size))
 
 
 def check_codes(codes: Tensor, num_codebooks: int, codebook_size: int, validate: bool | None = None) -> None:
