@@ -68,7 +68,7 @@ def test_goes_on_with_another_number_of_ranks(folder: Path):
 
 
 def test_refused(folder: Path):
-    with pytest.raises(ValueError, match="rank=2 .* world_size=2"):
+    with pytest.raises(ValueError, match=r"rank=2 .* world_size=2"):
         TokenStream(folder, rank=2, world_size=2)
     state = TokenStream(folder, seed=1).state_dict()
     with pytest.raises(ValueError, match="seed=1"):

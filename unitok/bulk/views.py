@@ -10,8 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from unitok.images import kept_box, upright
 
 Augment = Literal["none", "flip", "ten-crop"]
-AUGMENTS: dict[str, int] = {"none": 1, "flip": 2, "ten-crop": 10}
-"""Views of one photo: it; it and its mirror image; four corners and the centre of 1.1 times the size, and mirrored."""
+"""Views of a photo: one; it and its mirror image; four corners and the centre of 1.1 times the size, and mirrored."""
 
 TEN_CROP_SCALE = 1.1
 
@@ -47,7 +46,7 @@ def photo_views(data: bytes, size: int | None, multiple: int, augment: Augment) 
         data: of a file of any format that Pillow reads.
         size: H and W; None keeps the photo's own, cut to multiples of `multiple`.
         multiple: the encoder's stride.
-        augment: see AUGMENTS.
+        augment: see Augment.
 
     Raises:
         ValueError: the reason why there is no picture, the same words on every machine and in every run.
