@@ -238,3 +238,12 @@ def test_command_line():
     parsed = _parse("tokenize", function, words)
     assert (parsed["inputs"], parsed["output"], parsed["tokenizer"]) == (["a", "{0..9}.tar"], "out", "x")
     assert (parsed["verify"], parsed["augment"], parsed["batch_size"], parsed["size"]) == (True, "ten-crop", 8, None)
+
+
+@pytest.mark.slow
+def test_several_processes_of_one_machine(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    inputs = write_tars(tmp_path, tars=3, images=3)
+    assert run(inputs, tmp_path / "two", tokenizer, devices=2, verify=True) == 0
+    run(inputs, tmp_path / "one", tokenizer)
+    assert TokenDataset(tmp_path / "two").manifest == TokenDataset(tmp_path / "one").manifest

@@ -15,7 +15,7 @@ from unitok.bulk.folder import Folder
 from unitok.bulk.identity import codebooks_sha256, codes_sha256
 from unitok.bulk.ledger import MANIFEST, Ledger, read_json
 from unitok.bulk.progress import Progress
-from unitok.bulk.ranks import Rank, launched_rank
+from unitok.bulk.ranks import Rank, launched_rank, spawn
 from unitok.bulk.shards import Layout, Packing, ShardDraft, Sidecar
 from unitok.bulk.sources import InputShard, plan
 from unitok.bulk.verifying import verify_tokens
@@ -42,6 +42,7 @@ def tokenize(
     batch_size: int | None = None,
     workers: int | None = None,
     device: str = "auto",
+    devices: int = 1,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
 ) -> int:
@@ -50,7 +51,7 @@ def tokenize(
     Every input shard becomes one output shard, whole or not at all, so nothing is lost, doubled or mixed up, and the
     files are byte-identical to those of a run that was never stopped, with any number of processes, on machines of
     one kind with one number of torch threads. (Elsewhere a code may differ where two entries are nearly as near.)
-    Under torchrun, SLURM or Lightning's launchers each process takes its share of the shards; they do not talk.
+    Under torchrun or SLURM each process takes its share of the shards; they do not talk.
 
     Args:
         inputs: folders of images, WebDataset tars ("{0000..0123}.tar"), JSON-lines or Parquet; paths or fsspec URLs.
@@ -66,6 +67,7 @@ def tokenize(
         batch_size: images encoded at once; found by itself, and kept for the whole run.
         workers: threads that read and decode images; by default one per core.
         device: "cpu", "cuda", "cuda:1"; "auto" is a GPU for each process where there are some.
+        devices: processes on this machine, a GPU for each; for several machines use torchrun or SLURM instead.
         dtype: of the weights; bfloat16 is faster and changes some codes.
         verify: after the run, encode 64 random images again and compare.
 
@@ -77,6 +79,11 @@ def tokenize(
         OSError: an input that is not there, an output that cannot be written; what is written is whole.
     """
     rank = launched_rank()
+    if devices > 1 and rank.world == 1:
+        again = partial(
+            tokenize, inputs, output, tokenizer, size, own_shape, scale, augment, layout, sidecar, shard_size
+        )
+        spawn(partial(again, batch_size, workers, device, 1, dtype), devices)  # what is left, and the end, is ours
     shards = plan(inputs, shard_size)
     loaded = _loaded(tokenizer, _device(device, rank), dtype)
     encoder = Encoder(loaded, scale)
