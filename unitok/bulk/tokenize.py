@@ -78,25 +78,26 @@ def tokenize(
         ValueError: bad arguments, nothing to do, an input that changed since, an output of another run.
         OSError: an input that is not there, an output that cannot be written; what is written is whole.
     """
-    rank = launched_rank()
-    if devices > 1 and rank.world == 1:
-        again = partial(
-            tokenize, inputs, output, tokenizer, size, own_shape, scale, augment, layout, sidecar, shard_size
-        )
-        spawn(partial(again, batch_size, workers, device, 1, dtype), devices)  # what is left, and the end, is ours
-    shards = plan(inputs, shard_size)
-    loaded = _loaded(tokenizer, _device(device, rank), dtype)
-    encoder = Encoder(loaded, scale)
-    folder = Folder(output)
     if own_shape and (size is not None or augment == "ten-crop"):
         raise ValueError(f"own_shape goes neither with size={size} nor with crops of one size (augment={augment!r})")
+    rank, folder, shards = launched_rank(), Folder(output), plan(inputs, shard_size)
+    loaded = _loaded(tokenizer, _device(device, rank), dtype)
+    encoder = Encoder(loaded, scale)
+    Packing(layout, loaded.num_codebooks, loaded.codebook_size).check()
     pixels = None if own_shape else size or loaded.image_size
     settings = _made_by(loaded, tokenizer, dtype) | _pictures(pixels, scale, augment)
     settings |= {"layout": layout, "order": ORDER, "sidecar": sidecar, "shard_size": shard_size}
     settings["batch_size"] = _batch_size(folder, encoder, pixels or loaded.image_size, batch_size)
-    Packing(layout, loaded.num_codebooks, loaded.codebook_size).check()
     ledger = Ledger(folder, settings)
+    if devices > 1 and rank.world == 1:  # what they leave, and the end, is this process's
+        again = partial(tokenize, inputs, output, tokenizer, size, own_shape, scale, augment, layout, sidecar)
+        spawn(partial(again, shard_size, batch_size, workers, device, 1, dtype), devices)
     broken = _work(shards, ledger, encoder, rank, workers or os.cpu_count() or 1)
+    return _end(shards, ledger, broken, rank, encoder if verify else None)
+
+
+def _end(shards: list[InputShard], ledger: Ledger, broken: list[str], rank: Rank, verifier: Encoder | None) -> int:
+    """Close the book if nothing is missing, and say how things stand; the exit code."""
     if missing := ledger.missing(len(shards)):
         _say(rank, f"{len(shards) - missing} of {len(shards)} shards are done; the command given again goes on")
         return int(bool(broken))
@@ -104,7 +105,7 @@ def tokenize(
     _say(rank, "{images} images, {rows} rows of codes, {failed} failed (failed.jsonl)".format(**totals))
     if totals["duplicate_keys"]:
         _say(rank, f"{totals['duplicate_keys']} keys occur more than once, all kept: {totals['duplicates']}")
-    verified = not (verify and rank.number == 0) or verify_tokens(folder.url, shards, encoder, VERIFIED)
+    verified = verifier is None or rank.number > 0 or verify_tokens(ledger.folder.url, shards, verifier, VERIFIED)
     return int(bool(totals["duplicate_keys"]) or not verified)
 
 
