@@ -48,7 +48,7 @@ def write_tars(folder: Path, tars: int, images: int, broken: bool = True) -> lis
             for i in range(first, first + images)
         }
         if broken:
-            samples[f"{first + 1:05}"]["jpg"] = b"not a picture"
+            samples[f"{first + images - 1:05}"]["jpg"] = b"not a picture"
         paths.append(str(write_tar(folder / f"{number:03}.tar", samples)))
     return paths
 

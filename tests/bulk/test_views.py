@@ -50,7 +50,6 @@ def test_simplejpeg_and_pillow_agree_to_one_grey_level(options: dict, monkeypatc
 
 def test_ten_crops_are_torchvisions(photo: bytes):
     found = [view.pixels for view in photo_views(photo, 60, 16, "ten-crop").views]
-    image = Image.fromarray(skimage.data.chelsea())
     with Image.open(io.BytesIO(photo)) as image:
         large = load_image(image, 66)
     expected = transforms.TenCrop(60)(large)

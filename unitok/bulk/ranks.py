@@ -1,10 +1,11 @@
-"""Which of many processes this one is, as torchrun, Lightning or SLURM tell it; and which shards are its own."""
+"""Which of many processes this one is, as torchrun or SLURM tell it; and which shards are its own."""
 
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 _LAUNCHERS = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun, and Lightning within its own launchers
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun, and `spawn`
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
 )
 
@@ -45,3 +46,18 @@ def launched_rank() -> Rank:
                 raise ValueError(f"{number}={rank.number} must be at least 0 and below {count}={rank.world}")
             return rank
     return Rank()
+
+
+def spawn(function: Callable[[], Any], processes: int) -> None:
+    """Run a function that can be pickled in several processes of this machine, each with its rank in the environment.
+
+    Where one dies the others are stopped, too; RuntimeError says which.
+    """
+    from torch.multiprocessing.spawn import spawn as spawn_all
+
+    spawn_all(_as_rank, (processes, function), processes)
+
+
+def _as_rank(number: int, world: int, function: Callable[[], Any]) -> None:
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(world), "LOCAL_RANK": str(number)}
+    function()

@@ -15,7 +15,7 @@ from unitok.bulk.folder import Folder
 from unitok.bulk.identity import codebooks_sha256, codes_sha256
 from unitok.bulk.ledger import MANIFEST, Ledger, read_json
 from unitok.bulk.progress import Progress
-from unitok.bulk.ranks import Rank, launched_rank
+from unitok.bulk.ranks import Rank, launched_rank, spawn
 from unitok.bulk.shards import Layout, Packing, ShardDraft, Sidecar
 from unitok.bulk.sources import InputShard, plan
 from unitok.bulk.verifying import verify_tokens
@@ -42,6 +42,7 @@ def tokenize(
     batch_size: int | None = None,
     workers: int | None = None,
     device: str = "auto",
+    devices: int = 1,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: bool = False,
 ) -> int:
@@ -50,7 +51,7 @@ def tokenize(
     Every input shard becomes one output shard, whole or not at all, so nothing is lost, doubled or mixed up, and the
     files are byte-identical to those of a run that was never stopped, with any number of processes, on machines of
     one kind with one number of torch threads. (Elsewhere a code may differ where two entries are nearly as near.)
-    Under torchrun, SLURM or Lightning's launchers each process takes its share of the shards; they do not talk.
+    Under torchrun or SLURM each process takes its share of the shards; they do not talk.
 
     Args:
         inputs: folders of images, WebDataset tars ("{0000..0123}.tar"), JSON-lines or Parquet; paths or fsspec URLs.
@@ -66,6 +67,7 @@ def tokenize(
         batch_size: images encoded at once; found by itself, and kept for the whole run.
         workers: threads that read and decode images; by default one per core.
         device: "cpu", "cuda", "cuda:1"; "auto" is a GPU for each process where there are some.
+        devices: processes on this machine, a GPU for each; for several machines use torchrun or SLURM instead.
         dtype: of the weights; bfloat16 is faster and changes some codes.
         verify: after the run, encode 64 random images again and compare.
 
@@ -76,20 +78,26 @@ def tokenize(
         ValueError: bad arguments, nothing to do, an input that changed since, an output of another run.
         OSError: an input that is not there, an output that cannot be written; what is written is whole.
     """
-    rank = launched_rank()
-    shards = plan(inputs, shard_size)
-    loaded = _loaded(tokenizer, _device(device, rank), dtype)
-    encoder = Encoder(loaded, scale)
-    folder = Folder(output)
     if own_shape and (size is not None or augment == "ten-crop"):
         raise ValueError(f"own_shape goes neither with size={size} nor with crops of one size (augment={augment!r})")
+    rank, folder, shards = launched_rank(), Folder(output), plan(inputs, shard_size)
+    loaded = _loaded(tokenizer, _device(device, rank), dtype)
+    encoder = Encoder(loaded, scale)
+    Packing(layout, loaded.num_codebooks, loaded.codebook_size).check()
     pixels = None if own_shape else size or loaded.image_size
     settings = _made_by(loaded, tokenizer, dtype) | _pictures(pixels, scale, augment)
     settings |= {"layout": layout, "order": ORDER, "sidecar": sidecar, "shard_size": shard_size}
     settings["batch_size"] = _batch_size(folder, encoder, pixels or loaded.image_size, batch_size)
-    Packing(layout, loaded.num_codebooks, loaded.codebook_size).check()
     ledger = Ledger(folder, settings)
+    if devices > 1 and rank.world == 1:  # what they leave, and the end, is this process's
+        again = partial(tokenize, inputs, output, tokenizer, size, own_shape, scale, augment, layout, sidecar)
+        spawn(partial(again, shard_size, batch_size, workers, device, 1, dtype), devices)
     broken = _work(shards, ledger, encoder, rank, workers or os.cpu_count() or 1)
+    return _end(shards, ledger, broken, rank, encoder if verify else None)
+
+
+def _end(shards: list[InputShard], ledger: Ledger, broken: list[str], rank: Rank, verifier: Encoder | None) -> int:
+    """Close the book if nothing is missing, and say how things stand; the exit code."""
     if missing := ledger.missing(len(shards)):
         _say(rank, f"{len(shards) - missing} of {len(shards)} shards are done; the command given again goes on")
         return int(bool(broken))
@@ -97,7 +105,7 @@ def tokenize(
     _say(rank, "{images} images, {rows} rows of codes, {failed} failed (failed.jsonl)".format(**totals))
     if totals["duplicate_keys"]:
         _say(rank, f"{totals['duplicate_keys']} keys occur more than once, all kept: {totals['duplicates']}")
-    verified = not (verify and rank.number == 0) or verify_tokens(folder.url, shards, encoder, VERIFIED)
+    verified = verifier is None or rank.number > 0 or verify_tokens(ledger.folder.url, shards, verifier, VERIFIED)
     return int(bool(totals["duplicate_keys"]) or not verified)
 
 

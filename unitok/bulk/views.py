@@ -10,8 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from unitok.images import kept_box, upright
 
 Augment = Literal["none", "flip", "ten-crop"]
-AUGMENTS: dict[str, int] = {"none": 1, "flip": 2, "ten-crop": 10}
-"""Views of one photo: it; it and its mirror image; four corners and the centre of 1.1 times the size, and mirrored."""
+"""Views of a photo: one; it and its mirror image; four corners and the centre of 1.1 times the size, and mirrored."""
 
 TEN_CROP_SCALE = 1.1
 
@@ -47,7 +46,7 @@ def photo_views(data: bytes, size: int | None, multiple: int, augment: Augment) 
         data: of a file of any format that Pillow reads.
         size: H and W; None keeps the photo's own, cut to multiples of `multiple`.
         multiple: the encoder's stride.
-        augment: see AUGMENTS.
+        augment: see Augment.
 
     Raises:
         ValueError: the reason why there is no picture, the same words on every machine and in every run.
@@ -56,11 +55,11 @@ def photo_views(data: bytes, size: int | None, multiple: int, augment: Augment) 
     if size is None:
         views = [_whole(image, multiple)]
     elif augment == "ten-crop":
-        views = _five_crops(image, size)
+        views = _ten_crops(image, size)
     else:
         box = kept_box(*image.size, size)
         views = [View(_resized(image, size, box), box, False)]
-    if augment != "none":
+    if augment == "flip":
         views += [View(np.ascontiguousarray(view.pixels[:, ::-1]), view.crop, True) for view in views]
     return Photo(*image.size, views)
 
@@ -129,14 +128,18 @@ def _whole(image: Image.Image, multiple: int) -> View:
     return View(np.asarray(image.crop(box)), box, False)
 
 
-def _five_crops(image: Image.Image, size: int) -> list[View]:
-    """Top left, top right, bottom left, bottom right, centre: torchvision's order."""
+def _ten_crops(image: Image.Image, size: int) -> list[View]:
+    """Top left, top right, bottom left, bottom right, centre; then those of the mirror image: torchvision's order."""
     large = round(size * TEN_CROP_SCALE)
     left, top, right, bottom = kept_box(*image.size, large)
-    pixels, step, rest = _resized(image, large, (left, top, right, bottom)), (right - left) / large, large - size
-    down = (bottom - top) / large
+    pixels, rest = _resized(image, large, (left, top, right, bottom)), large - size
+    across, down = (right - left) / large, (bottom - top) / large
+    middle = round(rest / 2)
     views = []
-    for y, x in ((0, 0), (0, rest), (rest, 0), (rest, rest), (round(rest / 2), round(rest / 2))):
-        crop = (left + x * step, top + y * down, left + (x + size) * step, top + (y + size) * down)
-        views.append(View(np.ascontiguousarray(pixels[y : y + size, x : x + size]), crop, False))
+    for flipped in (False, True):
+        for y, x in ((0, 0), (0, rest), (rest, 0), (rest, rest), (middle, middle)):
+            x = rest - x if flipped else x  # where it lies in the photo that is not mirrored
+            part = pixels[y : y + size, x : x + size]
+            crop = (left + x * across, top + y * down, left + (x + size) * across, top + (y + size) * down)
+            views.append(View(np.ascontiguousarray(part[:, ::-1] if flipped else part), crop, flipped))
     return views

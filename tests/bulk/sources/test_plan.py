@@ -8,7 +8,7 @@ from unitok.bulk.sources import plan
 
 
 def test_braces_and_stars_in_order(tmp_path: Path):
-    paths = write_tars(tmp_path, 3, 1)
+    paths = write_tars(tmp_path, 3, 1, broken=False)
     assert [shard.name for shard in plan([f"{tmp_path}/{{000..002}}.tar"], 10)] == paths
     assert [shard.name for shard in plan([f"{tmp_path}/*.tar"], 10)] == paths
 
@@ -34,7 +34,7 @@ def test_refused(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "none.jsonl").write_text("\n")
-    tar = write_tars(tmp_path / "tars", 1, 1)[0]
+    tar = write_tars(tmp_path / "tars", 1, 1, broken=False)[0]
     for inputs, message in (
         (["empty"], "no images in"),
         (["none.jsonl"], "no images in"),

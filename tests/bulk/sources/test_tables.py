@@ -13,7 +13,9 @@ def test_hugging_face_image_column(tmp_path: Path):
     shards = plan([str(tmp_path / "a.parquet")], 3)
     assert [(shard.name[-2:], shard.count) for shard in shards] == [("#0", 4), ("#4", 1)]
     records = [record for shard in shards for record in shard.records()]
-    assert [(r.key, r.load(), r.metadata) for r in records] == [(f"{i}.jpg", bytes([i]), {"label": i}) for i in range(5)]
+    assert [(r.key, r.load(), r.metadata) for r in records] == [
+        (f"{i}.jpg", bytes([i]), {"label": i}) for i in range(5)
+    ]
 
 
 def test_paths_and_plain_bytes(tmp_path: Path):

@@ -40,7 +40,9 @@ def test_samples_out_of_the_ordinary(tmp_path: Path):
 def test_truncated(tmp_path: Path, where: str):
     path = write_tar(tmp_path / "a.tar", {str(i): {"jpg": b"j" * 700} for i in range(3)})
     data = path.read_bytes()
-    path.write_bytes(data[: {"in a member": 2048 + 900, "between members": 2 * 1536, "before the end mark": 3 * 1536}[where]])
+    path.write_bytes(
+        data[: {"in a member": 2048 + 900, "between members": 2 * 1536, "before the end mark": 3 * 1536}[where]]
+    )
     with pytest.raises(OSError, match=r"a\.tar is not a whole tar"):
         list(plan([str(path)], 10)[0].records())
 
