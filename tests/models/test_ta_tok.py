@@ -61,6 +61,11 @@ def check_scale(tokenizer: Tokenizer, images: Tensor, scale: int, golden: dict[s
     assert codes.dtype == torch.int64
     clear = golden["margin"] >= MARGIN
     assert torch.equal(codes.flatten(1)[clear], golden["indices"].long()[clear])
+    if tokenizer.quantizer.normalize:
+        tokenizer.quantizer.search = "scan"
+        scanned = tokenizer.quantizer.quantize(latents)
+        tokenizer.quantizer.search = "exact"
+        assert torch.equal(scanned, codes)  # all of them, near ties too
 
     stored = golden["indices"].long().view(-1, 1, side, side)
     close(tokenizer.quantizer.dequantize(stored).flatten(1, 2)[:, rows], golden["regularized_z"], 1e-5)

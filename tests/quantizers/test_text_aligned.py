@@ -40,6 +40,16 @@ def test_dequantize_projects_only_the_rows_it_needs() -> None:
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(1, 1, 3))
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_straightforward_form_agrees(normalize: bool) -> None:
+    q = quantizer(normalize=normalize)
+    codes = q.quantize(LATENTS)
+    vectors = q.dequantize(codes)
+    q.straightforward = True
+    assert torch.equal(q.quantize(LATENTS), codes)
+    torch.testing.assert_close(q.dequantize(codes), vectors)
+
+
 def test_the_kept_codebook_follows_its_parameters() -> None:
     q = quantizer().eval()
     before = q.codebook

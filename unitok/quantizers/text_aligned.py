@@ -20,7 +20,8 @@ class TextAlignedQuantizer(nn.Module):
 
     `quantize` always takes the nearest code; the published code draws one at random even at inference. The projected
     codebook is kept between calls (V x C floats: 403 MB at the published size) until the projection changes;
-    `dequantize` projects only the rows it needs.
+    `dequantize` projects only the rows it needs. `straightforward = True` selects the plain form of both, to compare
+    with: the whole codebook projected at every call, and all V distances of all tokens at once.
 
     Args:
         codebook_size: V.
@@ -40,6 +41,7 @@ class TextAlignedQuantizer(nn.Module):
     """
 
     num_codebooks = 1
+    straightforward = False
 
     def __init__(
         self,
@@ -80,7 +82,10 @@ class TextAlignedQuantizer(nn.Module):
     @torch.no_grad()
     def quantize(self, latents: Tensor) -> Tensor:
         """(B, h, w, C) latents -> (B, 1, h, w) int64 codes; float32 whatever surrounds it, first maximum on ties."""
-        vectors, table = latents.float().flatten(0, 2), self.codebook
+        vectors = latents.float().flatten(0, 2)
+        if self.straightforward:
+            return self._plain_search(vectors).view(latents.shape[0], 1, *latents.shape[1:3])
+        table = self.codebook
         if self.search == "scan":
             codes = nearest_by_scan(F.normalize(vectors, dim=-1), table, self._coarse(table))
         else:
@@ -95,6 +100,8 @@ class TextAlignedQuantizer(nn.Module):
         """
         check_codes(codes, 1, self.codebook_size, validate)
         with torch.autocast(codes.device.type, enabled=False):
+            if self.straightforward:
+                return self._vectors(self.embedding)[codes[:, 0]]
             return self._vectors(self.embedding[codes[:, 0]])
 
     def forward(self, latents: Tensor) -> Quantized:
@@ -122,6 +129,15 @@ class TextAlignedQuantizer(nn.Module):
         """(..., embedding_dim) rows of the embedding -> (..., C) float32 code vectors."""
         vectors = F.linear(rows.float(), self.projection.weight.float(), self.projection.bias.float())
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
+
+    def _plain_search(self, vectors: Tensor) -> Tensor:
+        """(N, C) -> (N,): the smallest of all squared distances."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            table = self._vectors(self.embedding)
+            if self.normalize:
+                vectors = F.normalize(vectors, dim=-1)
+            squares = vectors.square().sum(-1, keepdim=True) + table.square().sum(-1)
+            return (squares - 2 * (vectors @ table.T)).argmin(-1)
 
     def _project_all(self, embedding: Tensor, *projection: Tensor) -> Tensor:
         """(V, C): all code vectors, a few rows at a time, so that nothing of that size stands beside them."""
