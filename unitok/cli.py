@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
     "reconstruct": ("unitok.commands.reconstruct:reconstruct", "photos there and back, side by side in one picture"),
     "encode": ("unitok.commands.codes:encode", "photos and folders -> one file of codes"),
     "decode": ("unitok.commands.codes:decode", "a file of codes -> photos"),
+    "codebook": ("unitok.commands.codebook:codebook", "a language model's embedding -> a text-aligned codebook"),
+    "words": ("unitok.commands.words:words", "the word of each region of a photo, drawn over it"),
     "convert": ("unitok.commands.tokenizers:convert", "a published checkpoint -> a folder that loads fast and safely"),
     "fit": ("unitok.training.cli:main", "train, from a recipe"),
     "validate": ("unitok.training.cli:main", "run a recipe's validation"),
@@ -99,7 +101,8 @@ def _parse(name: str, function: Callable[..., Any], words: list[str]) -> dict[st
 
 def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[list[str], dict[str, Any]]:
     """A parameter -> the flags and options of its argument."""
-    flag, default = "--" + parameter.name.replace("_", "-"), parameter.default
+    flag, default = "--" + parameter.name.rstrip("_").replace("_", "-"), parameter.default  # from_ is --from
+    named = {"dest": parameter.name} if parameter.name.endswith("_") else {}
     several = get_origin(hint) in (list, Sequence)
     if get_origin(hint) is not Literal and type(None) in get_args(hint):  # X | None: None is said by leaving it out
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
@@ -111,7 +114,7 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[list[str], dict[
     if hint is bool and default is False:
         return [flag], {"action": "store_true"}
     flags = ["-o", flag] if parameter.name == "output" else [flag]
-    return flags, {"type": kind, "default": default, **({"nargs": "+"} if several else {})}
+    return flags, {"type": kind, "default": default, **named, **({"nargs": "+"} if several else {})}
 
 
 def _helps(function: Callable[..., Any]) -> dict[str, str]:
