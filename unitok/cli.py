@@ -20,6 +20,11 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
     "codebook": ("unitok.commands.codebook:codebook", "a language model's embedding -> a text-aligned codebook"),
     "words": ("unitok.commands.words:words", "the word of each region of a photo, drawn over it"),
     "convert": ("unitok.commands.tokenizers:convert", "a published checkpoint -> a folder that loads fast and safely"),
+    "tokenize": (
+        "unitok.bulk.tokenize:tokenize",
+        "millions of photos -> shards of codes; goes on where it was stopped",
+    ),
+    "merge": ("unitok.bulk.merging:merge", "outputs of tokenize, made by one tokenizer -> one"),
     "fit": ("unitok.training.cli:main", "train, from a recipe"),
     "validate": ("unitok.training.cli:main", "run a recipe's validation"),
     "test": ("unitok.training.cli:main", "run a recipe's test"),
@@ -27,7 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
 """A function called `main` gets the command and its words as they are; any other gets a parser made from its signature.
 
 In that parser a list without default is a positional of one word or more, a sequence whose default is empty one of any
-number, another parameter without default a positional, a parameter with default an option, and `output` is also -o.
+number, another parameter without default a positional, a parameter with default an option, and `output` is always an
+option, also called -o.
 """
 
 
@@ -103,13 +109,17 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[list[str], dict[
     """A parameter -> the flags and options of its argument."""
     flag, default = "--" + parameter.name.rstrip("_").replace("_", "-"), parameter.default  # from_ is --from
     named = {"dest": parameter.name} if parameter.name.endswith("_") else {}
-    several = get_origin(hint) in (list, Sequence)
     if get_origin(hint) is not Literal and type(None) in get_args(hint):  # X | None: None is said by leaving it out
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    if get_origin(hint) is not Literal and str in get_args(hint) and get_origin(hint) not in (list, Sequence):
+        hint = str  # a name or the thing itself: words can only name it
+    several = get_origin(hint) in (list, Sequence)
     kind = get_args(hint)[0] if several else hint
+    if default is parameter.empty and parameter.name == "output":
+        return ["-o", flag], {"type": kind, "required": True}
     if default is parameter.empty:
         return [parameter.name], {"type": kind, **({"nargs": "+"} if several else {})}
-    if several and not default:
+    if several and default is not None and not default:
         return [parameter.name], {"type": kind, "nargs": "*", "default": []}
     if hint is bool and default is False:
         return [flag], {"action": "store_true"}

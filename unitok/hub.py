@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unitok.files import replacing, sha256
 from unitok.models import READERS, TOKENIZERS
-from unitok.models.catalogue import Published, open_checkpoint
+from unitok.models.catalogue import Published, check_arguments, open_checkpoint
 from unitok.tokenizer import Tokenizer
 
 Parts = Literal["all", "encode", "decode"]
@@ -148,11 +148,17 @@ def _locate(source: str | os.PathLike[str], revision: str | None) -> Path:
     if name in TOKENIZERS:
         if (ASSETS / name / WEIGHTS).is_file():
             return ASSETS / name
-        raise FileNotFoundError(f"no trained weights of {name!r} come with this package; give a file or folder")
+        raise FileNotFoundError(
+            f"no trained weights of {name!r} come with this package (yet): name a checkpoint file or a folder instead"
+        )
     if name.count("/") == 1 and not name.startswith((".", "/")) and not path.suffix:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise OSError(f"{name!r} is no local file or folder, and the Hub does not give it: {reason}") from error
     raise FileNotFoundError(f"no tokenizer {name!r}: not a file, not a folder, not one of {list_tokenizers()}")
 
 
@@ -182,13 +188,14 @@ def _open_weights(path: Path) -> Any:
 
 def _skeleton(tokenizer: str, arguments: dict[str, Any]) -> Tokenizer:
     """A tokenizer of the catalogue on the meta device: shapes without memory."""
-    if tokenizer not in TOKENIZERS:
+    if not isinstance(tokenizer, str) or tokenizer not in TOKENIZERS:
         raise ValueError(f"tokenizer={tokenizer!r} is not one of {list_tokenizers()}")
+    check_arguments(TOKENIZERS[tokenizer], arguments)
     with torch.device("meta"):
         try:
             return TOKENIZERS[tokenizer](**arguments)
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"arguments do not fit {tokenizer}: {error}") from error
+        except (ValueError, KeyError, ZeroDivisionError, AssertionError, RuntimeError) as error:
+            raise ValueError(f"the arguments {arguments} do not make a {tokenizer}: {error}") from error
 
 
 def _build(
@@ -206,6 +213,8 @@ def _build(
         owner: nn.Module | None = tokenizer.get_submodule(parent) if getattr(tokenizer, parent or leaf) else None
         if owner is not None:
             setattr(owner, leaf, None)
+    if not_tensors := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{source} holds things that are not tensors among its weights: {_few(not_tensors)}")
     _check_state(tokenizer.state_dict(), state, source)
     for key, tensor in state.items():
         state[key] = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
@@ -226,6 +235,13 @@ def _check_state(expected: dict[str, Tensor], state: dict[str, Tensor], source: 
     ]
     if wrong:
         problems.append(f"{len(wrong)} of another shape ({_few(wrong)})")
+    types = [
+        f"{key} {state[key].dtype}"
+        for key in expected
+        if key in state and state[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    if types:
+        problems.append(f"{len(types)} of another type ({_few(types)})")
     if problems:
         raise ValueError(f"the weights of {source} do not fit: {'; '.join(problems)}")
 

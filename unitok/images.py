@@ -70,7 +70,7 @@ def load_image(source: Source, size: int | None = 256, multiple: int = 16) -> Te
     if (size is not None and size < 1) or multiple < 1:
         raise ValueError(f"size={size} and multiple={multiple} must be at least 1")
     if isinstance(source, Image.Image):
-        image = _checked(source, "the PIL image")
+        image = upright(source, "the PIL image")
     elif isinstance(source, np.ndarray):
         image = _from_array(source)
     elif isinstance(source, Tensor):
@@ -80,7 +80,7 @@ def load_image(source: Source, size: int | None = 256, multiple: int = 16) -> Te
     if size is None:
         image = _cut(image, multiple)
     else:
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box=_box(*image.size, size))
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=kept_box(*image.size, size))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
@@ -163,7 +163,7 @@ def _from_file(path: Path) -> Image.Image:
         raise OSError(f"{path} is empty (0 bytes)")
     try:
         with Image.open(path) as image:
-            return _checked(image, str(path))
+            return upright(image, str(path))
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except UnidentifiedImageError as error:
@@ -176,7 +176,7 @@ def _from_file(path: Path) -> Image.Image:
         raise OSError(f"{path} is broken and cannot be read: {error}") from error
 
 
-def _checked(image: Image.Image, name: str) -> Image.Image:
+def upright(image: Image.Image, name: str) -> Image.Image:
     """Any PIL image -> RGB, upright, opaque, with at least one pixel."""
     if 0 in image.size:
         raise ValueError(f"{name} has no pixels: {image.width} x {image.height}")
@@ -219,10 +219,10 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
         array = ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ValueError(f"an image array must be uint8, uint16 or float in [0, 1], not {array.dtype}")
-    return _checked(Image.fromarray(np.ascontiguousarray(array)), "the image array")
+    return upright(Image.fromarray(np.ascontiguousarray(array)), "the image array")
 
 
-def _box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+def kept_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
     """The part of a photo that torchvision's Resize(size) and CenterCrop(size) keep: left, top, right, bottom.
 
     The longer side is shortened to whole pixels and the square is cut at a whole pixel, as there.

@@ -1,5 +1,6 @@
 """Parts that several rooms share: transformer blocks, the sub-pixel up-convolution, and derived tensors."""
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -110,24 +111,23 @@ class Derived:
     """A tensor computed from parameters and kept until one of them changes.
 
     It is kept only while gradients are off; otherwise it is computed anew, in the graph.
-    Parameters are recognised by their storage and version counter, so loading, in-place updates,
-    moves to another device and changes of dtype are all seen.
+    Parameters are recognised by their storage and version counter, so loading, in-place updates, moves to another
+    device and changes of dtype are all seen. A write through `parameter.data` or to a NumPy view is not.
     """
 
     def __init__(self, compute: Callable[..., Tensor]) -> None:
         self._compute = compute
-        self._key: tuple[tuple[int, int], ...] | None = None
-        self._value: Tensor | None = None
+        self._kept: tuple[list[_Version], Tensor] | None = None
 
     def __call__(self, *parameters: Tensor) -> Tensor:
         """compute(*parameters), from the last call where nothing changed since."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
-            self._key = self._value = None
+            self._kept = None
             return self._compute(*parameters)
-        key = tuple((p.data_ptr(), p._version) for p in parameters)
-        if self._value is None or key != self._key:
-            self._key, self._value = key, self._compute(*parameters)
-        return self._value
+        kept = self._kept
+        if kept is None or not all(version.is_of(p) for version, p in zip(kept[0], parameters, strict=True)):
+            self._kept = kept = [_Version(p) for p in parameters], self._compute(*parameters)
+        return kept[1]
 
     def __deepcopy__(self, memo: dict[int, object]) -> "Derived":
         """An empty copy: a copied module has parameters of its own."""
@@ -135,7 +135,17 @@ class Derived:
 
     def __getstate__(self) -> dict[str, object]:
         """Pickled without the kept tensor."""
-        return {"_compute": self._compute, "_key": None, "_value": None}
+        return {"_compute": self._compute, "_kept": None}
+
+
+class _Version:
+    """What a parameter held at one moment; the storage is referred to weakly, so it can be freed but not mistaken."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        self._storage, self._counter = weakref.ref(parameter.untyped_storage()), parameter._version
+
+    def is_of(self, parameter: Tensor) -> bool:
+        return self._storage() is parameter.untyped_storage() and self._counter == parameter._version
 
 
 class UpsampleConv(nn.Conv2d):

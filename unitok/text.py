@@ -47,6 +47,16 @@ class TextTower(TextTransformer):
         with torch.device("cpu"):  # the mask is no weight: it must exist even where the tower is built without memory
             self.attn_mask = self.build_causal_mask()
 
+    def forward(self, text: Tensor) -> Tensor:
+        """(B, L) text ids -> (B, E). What follows the last end-of-text token is never seen, so a CPU leaves it out."""
+        ends = text.argmax(-1)
+        if text.device.type == "cpu":
+            text = text[:, : int(ends.max()) + 1]
+        length = text.shape[1]
+        words = self.token_embedding(text) + self.positional_embedding[:length]
+        words = self.ln_final(self.transformer(words, attn_mask=self.attn_mask[:length, :length]))
+        return words[torch.arange(len(words), device=ends.device), ends] @ self.text_projection
+
 
 class ContrastiveHead(nn.Module):
     """Image features and texts -> one space of E dimensions.

@@ -16,7 +16,6 @@ def test_blocks_of_a_large_table_give_the_answer_of_the_whole(
     monkeypatch.setattr(search, "SMALL_TABLE", 0)
     monkeypatch.setattr(search, "BLOCK", 7)
     monkeypatch.setattr(search, "BLOCK_BYTES", 4 * 7 * 3)
-    monkeypatch.setattr(search, "SCORE_BYTES", {"cpu": 0})
     generator = torch.Generator().manual_seed(0)
     vectors, table = torch.randn(20, 5, generator=generator), torch.randn(30, 5, generator=generator)
     offset = torch.randn(30, generator=generator) if with_offset else None

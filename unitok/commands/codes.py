@@ -86,6 +86,7 @@ def decode(
     codes: Path,
     output: Path = Path("decoded"),
     tokenizer: str = DEFAULT,
+    keys: list[str] | None = None,
     batch_size: int = 8,
     seed: int = 0,
     device: Device = "auto",
@@ -94,9 +95,10 @@ def decode(
     """A file of codes -> a folder of PNG files, named as the photos were.
 
     Args:
-        codes: a file that `unitok encode` wrote.
+        codes: a file that `unitok encode` wrote, or a folder of `unitok tokenize`, of which eight are shown.
         output: the folder; created where it does not exist.
         tokenizer: the tokenizer that made the codes.
+        keys: which images of a folder of `unitok tokenize`.
         batch_size: photos at once.
         seed: of a generative decoder; a pixel decoder draws nothing.
         device: where to compute; auto takes CUDA where there is one.
@@ -104,6 +106,13 @@ def decode(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
+    if (codes / "manifest.json").is_file():
+        from unitok.bulk.pictures import decode_tokens
+
+        decode_tokens(str(codes), keys, str(output), None if tokenizer == DEFAULT else tokenizer, seed=seed)
+        return
+    if keys is not None:
+        raise ValueError(f"keys choose images of a folder of `unitok tokenize`, and {codes} is none")
     found = read_codes(codes)
     model = load_on(tokenizer, "decode", device, dtype)
     for key, ours in _about(model).items():

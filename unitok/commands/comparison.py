@@ -67,7 +67,7 @@ def _band(row: Comparison) -> Image.Image:
             f"from {spent:,.0f} bytes of codes",
             f"PSNR {row.psnr:.2f} dB · SSIM {row.ssim:.3f} · {row.bits_per_pixel:.3g} bits per pixel",
         ),
-        (_heat(error), f"error, {GAIN} times", f"mean {error.mean():.3f} · largest {error.max():.2f} of 1"),
+        (_heat(error), f"error x {GAIN}", f"mean {error.mean():.3f} · largest {error.max():.2f} of 1"),
     ]
     scale = max(1, -(-_SHORTEST // max(height, width)))
     column = max(width * scale, _SHORTEST)

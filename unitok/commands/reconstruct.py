@@ -82,7 +82,8 @@ def compare(tokenizer: Tokenizer, name: str, photo: Tensor, seed: int = 0) -> Co
 
 def _line(row: Comparison) -> str:
     figures = f"{row.psnr:>8.2f} {row.ssim:>6.3f} {row.bits_per_pixel:>8.4g} {row.code_bits / 8:>15,.0f}"
-    return f"{row.name:<28} {_pixels(row.photo):>11} {figures}"
+    name = row.name if len(row.name) <= 28 else f"{row.name[:16]}...{row.name[-9:]}"
+    return f"{name:<28} {_pixels(row.photo):>11} {figures}"
 
 
 def _pixels(photo: Tensor) -> str:

@@ -1,9 +1,11 @@
 """`unitok list`, `info` and `convert`: tokenizers themselves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from unitok import hub
-from unitok.hub import DEFAULT
 from unitok.models import TOKENIZERS
 
 
@@ -16,27 +18,27 @@ def list_() -> None:
         print(f"{name:<{width}}  {shipped:<16}  {summary}")
 
 
-def info(tokenizer: str = DEFAULT) -> None:
-    """What a tokenizer consists of: its rooms and their parameters, its codes and what they cost.
+def info(tokenizers: Sequence[str] = ()) -> None:
+    """What tokenizers consist of: their rooms and parameters, their codes and what they cost.
 
     Args:
-        tokenizer: a name of the catalogue, a folder, a published checkpoint file, or owner/name on the Hub.
+        tokenizers: names of the catalogue, folders, published checkpoint files, or owner/name on the Hub; left out,
+            the one that comes with the package.
     """
-    loaded = hub.load_tokenizer(tokenizer)
-    total = 0
-    print(f"{tokenizer}  ({(loaded.config or {}).get('tokenizer')})")
-    for name, room in loaded.named_children():
-        count = sum(parameter.numel() for parameter in room.parameters())
-        total += count
-        print(f"  {name:<12} {type(room).__name__:<24} {count:>13,} parameters")
-    print(f"  {'total':<37} {total:>13,}")
-    stride = getattr(loaded.encoder, "stride", None)
-    print(f"codes: K = {loaded.num_codebooks} codebooks of V = {loaded.codebook_size} entries", end="")
-    print(f", {loaded.bits_per_token:g} bits per token")
-    if stride:
-        print(f"grid:  one token for {stride} x {stride} px, {loaded.bits_per_token / stride**2:.4g} bits per pixel")
-    print(f"size:  trained on {loaded.image_size} x {loaded.image_size} px")
-    print(f"sha256 of the weights: {hub.weights_sha256(loaded)}")
+    for source in tokenizers or [hub.DEFAULT]:
+        tokenizer = hub.load_tokenizer(source)
+        print(f"{source}  ({(tokenizer.config or {}).get('tokenizer')})")
+        for name, room in tokenizer.named_children():
+            print(f"  {name:<12} {type(room).__name__:<24} {_count(room):>13,} parameters")
+        print(f"  {'total':<37} {_count(tokenizer):>13,}")
+        bits, stride = tokenizer.bits_per_token, getattr(tokenizer.encoder, "stride", None)
+        print(
+            f"codes: K = {tokenizer.num_codebooks} codebooks of V = {tokenizer.codebook_size}, {bits:g} bits per token"
+        )
+        if stride:
+            print(f"grid:  a token for each {stride} x {stride} px, {bits / stride**2:.4g} bits per pixel")
+        print(f"size:  trained on {tokenizer.image_size} x {tokenizer.image_size} px")
+        print(f"sha256 of the weights: {hub.weights_sha256(tokenizer)}")
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -49,3 +51,7 @@ def convert(source: Path, folder: Path) -> None:
     hub.convert(source, folder)
     size = (folder / hub.WEIGHTS).stat().st_size
     print(f"wrote {folder}: {hub.CONFIG} and {hub.WEIGHTS} ({size / 1e6:,.1f} MB)")
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

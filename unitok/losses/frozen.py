@@ -40,6 +40,8 @@ class TimmNetwork(Frozen):
         name: timm's name of the network.
         weights: a file of its weights (.safetensors, or a .pth of weights alone); in timm's or the authors' layout.
         options: further arguments of the network, such as dynamic_img_size.
+        mean: of the pixels it was trained on, where its weights differ from timm's own; None is timm's.
+        deviation: likewise.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -49,7 +51,14 @@ class TimmNetwork(Frozen):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, name: str, weights: str, options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: str,
+        options: dict[str, Any] | None = None,
+        mean: float | None = None,
+        deviation: float | None = None,
+    ) -> None:
         import timm
 
         if not os.path.isfile(weights):
@@ -62,8 +71,9 @@ class TimmNetwork(Frozen):
             raise ValueError(f"{weights} does not fit timm's {name!r}: {str(error).splitlines()[0]}") from error
         super().__init__(network)
         self.num_features = int(network.num_features)
-        self.register_buffer("mean", torch.tensor(network.pretrained_cfg["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(network.pretrained_cfg["std"]).view(3, 1, 1), persistent=False)
+        own = network.pretrained_cfg
+        for key, value in (("mean", mean or own["mean"]), ("deviation", deviation or own["std"])):
+            self.register_buffer(key, torch.as_tensor(value).expand(3).clone().view(3, 1, 1), persistent=False)
 
     def normalise(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> the same, with the mean and deviation the network was trained on."""

@@ -16,6 +16,6 @@ def l2(reconstructed: Tensor, images: Tensor) -> Tensor:
 
 
 def psnr(reconstructed: Tensor, images: Tensor) -> Tensor:
-    """(B, 3, H, W) twice, in [0, 1] -> (): mean over images of each image's PSNR in dB; clamped, not rounded to 8 bit."""
+    """(B, 3, H, W) twice, in [0, 1] -> (): mean over images of their PSNR in dB; clamped, not rounded to 8 bit."""
     error = (reconstructed.float().clamp(0, 1) - images.float()).square().mean((1, 2, 3))
     return (-10 * torch.log10(error.clamp_min(1e-10))).mean()

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unitok.decoders import ViTaminDecoder
-from unitok.encoders import ViTaminEncoder
+from unitok.decoders import HybridDecoder, ViTaminDecoder
+from unitok.encoders import HybridEncoder, ViTaminEncoder
 from unitok.models.catalogue import Published, remember_arguments
 from unitok.projectors import AttentionProjector
 from unitok.quantizers import MultiCodebookQuantizer
@@ -73,7 +73,7 @@ def unitok(
 def unitok_tiny(
     num_codebooks: int = 8, codebook_size: int = 4096, latent_dim: int = 64, use_entropy: bool = False
 ) -> Tokenizer:
-    """The small tokenizer that comes with the package, for laptops: the same rooms, a few million parameters.
+    """The small tokenizer that comes with the package, for laptops: smaller rooms in the same order.
 
     Args:
         num_codebooks: K.
@@ -81,15 +81,15 @@ def unitok_tiny(
         latent_dim: C, of all codebooks together.
         use_entropy: compute the entropy term, in training.
     """
-    widths, depth, heads, embed_dim = (32, 64, 256), 6, 4, 256
-    text = TextTower(embed_dim, width=256, heads=4, layers=2, context_length=77, word_dim=64)
+    dim, embed_dim = 256, 256
+    text = TextTower(embed_dim, width=256, heads=4, layers=2, word_dim=64)
     return Tokenizer(
-        encoder=ViTaminEncoder(widths, (1, 2), depth, heads),
-        project_in=_projector("attention", widths[-1], latent_dim, 64),
+        encoder=HybridEncoder(conv_width=64, conv_depth=2, dim=dim, depth=4, num_heads=4),
+        project_in=_projector("attention", dim, latent_dim, latent_dim),
         quantizer=MultiCodebookQuantizer(num_codebooks, codebook_size, latent_dim, use_entropy=use_entropy),
-        project_out=_projector("attention", latent_dim, widths[-1], 64),
-        decoder=ViTaminDecoder(widths, (1, 2), depth, heads, expansion=2),
-        contrast=ContrastiveHead(widths[-1], embed_dim, text),
+        project_out=_projector("attention", latent_dim, dim, latent_dim),
+        decoder=HybridDecoder(conv_width=64, conv_depth=2, dim=dim, depth=4, num_heads=4),
+        contrast=ContrastiveHead(dim, embed_dim, text),
     )
 
 
@@ -149,7 +149,11 @@ def read_published(checkpoint: dict[str, Any]) -> Published | None:
     trainer = checkpoint.get("trainer")
     if "args" not in checkpoint or not isinstance(trainer, dict) or "unitok" not in trainer:
         return None
+    if not isinstance(checkpoint["args"], dict) or not isinstance(trainer["unitok"], dict):
+        raise ValueError("args and trainer.unitok of a UniTok checkpoint must be tables of names and values")
     args, published = dict(checkpoint["args"]), dict(trainer["unitok"])
+    if wrong := [f"{name}={args[name]!r}" for name in _WHOLE_NUMBERS if not _is_count(args.get(name, 1))]:
+        raise ValueError(f"args of a UniTok checkpoint must be whole numbers above 0: {', '.join(wrong)}")
     if args.get("num_query", 0):
         raise ValueError(f"num_query={args['num_query']}: register tokens have no place on a grid of codes")
     size = str(args.get("model", "vitamin_large")).removeprefix("vitamin_")
@@ -158,8 +162,7 @@ def read_published(checkpoint: dict[str, Any]) -> Published | None:
     projections = {"attn": "attention", "linear": "linear"}
     if (projection := args.get("quant_proj", "attn")) not in projections:
         raise ValueError(f"quant_proj={projection!r} is not one of {list(projections)}")
-    books = int(args.get("num_codebooks", 8))
-    total = int(args.get("vocab_size", 32768))
+    books, total = args.get("num_codebooks", 8), args.get("vocab_size", 32768)
     if total % books:
         raise ValueError(f"vocab_size={total} must be a multiple of num_codebooks={books}")
     arguments = {
@@ -180,3 +183,15 @@ def read_published(checkpoint: dict[str, Any]) -> Published | None:
 
 
 _TEXT_DEFAULTS = {"width": 768, "heads": 12, "layers": 12, "vocab_size": 49408, "context_length": 77}
+_WHOLE_NUMBERS = (
+    "num_codebooks",
+    "vocab_size",
+    "vocab_width",
+    "embed_dim",
+    "img_size",
+    *map("text_{}".format, _TEXT_DEFAULTS),
+)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-SCORE_BYTES = {"cpu": 2**20, "cuda": 2**25}  # a CPU block stays in the cache; a GPU block fills the device
+GPU_SCORE_BYTES = 2**25
 SMALL_TABLE = 2**22  # bytes of a codebook that is scored whole; a larger one is read in blocks of BLOCK entries
 BLOCK, BLOCK_BYTES = 4096, 2**24
 
@@ -13,14 +13,13 @@ def nearest(vectors: Tensor, codebook: Tensor, offset: Tensor | None = None) -> 
     """(N, d) vectors, (V, d) codebook -> (N,) int64: argmax over v of vectors . codebook[v] (+ offset[v]).
 
     Float32 with autocast off; the first maximum wins. The (N, V) score matrix never stands in memory: at most
-    32 MB of it on a GPU, 16 MB on a CPU.
+    32 MB of it.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors, table = vectors.float(), codebook.float()
         small = 4 * table.numel() <= SMALL_TABLE
         block = len(table) if small else min(len(table), BLOCK)
-        limit = SCORE_BYTES.get(vectors.device.type, 2**25)
-        rows = max(1, (limit if small else max(limit, BLOCK_BYTES)) // (4 * block))
+        rows = _rows(*table.shape, vectors.device.type) if small else max(1, BLOCK_BYTES // (4 * block))
         parts = [_nearest_rows(part, table, offset, block) for part in vectors.split(rows)]
         return torch.cat(parts) if parts else vectors.new_empty(0, dtype=torch.int64)
 
@@ -42,6 +41,11 @@ def _nearest_rows(vectors: Tensor, table: Tensor, offset: Tensor | None, block: 
             better = score > best_score  # the first maximum wins
             best, best_score = torch.where(better, index + start, best), torch.where(better, score, best_score)
     return best
+
+
+def _rows(size: int, width: int, device: str) -> int:
+    """Vectors scored at once: on a CPU few enough for the cache, yet enough to pay for reading a wide codebook."""
+    return max(16, width // 4) if device == "cpu" else max(1, GPU_SCORE_BYTES // (4 * size))
 
 
 def check_codes(codes: Tensor, num_codebooks: int, codebook_size: int, validate: bool | None = None) -> None:

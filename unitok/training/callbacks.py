@@ -83,7 +83,7 @@ class ExportTokenizer(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it at the end of the run."""
-        tokenizer = getattr(pl_module, "evaluated", None)
+        tokenizer: Any = getattr(pl_module, "evaluated", None)
         if not trainer.is_global_zero or trainer.fast_dev_run or not hasattr(tokenizer, "quantizer"):
             return
         if tokenizer.config is None:

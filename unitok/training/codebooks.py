@@ -25,14 +25,14 @@ def sample_entries(latents: Tensor, quantizer: Any) -> Tensor:
 
 
 @torch.no_grad()
-def replace_entries(codebooks: Tensor, entries: Tensor, where: Tensor) -> None:
-    """Write (K, V, d) unit `entries` into the codebooks at (K, V) `where`, at the codebooks' own mean length.
+def replace_entries(codebooks: Tensor, entries: Tensor, where: Tensor, length: float | None = None) -> None:
+    """Write (K, V, d) unit `entries` into the codebooks at (K, V) `where`, at `length` or the codebooks' own mean one.
 
     Only directions matter to the codes; the length sets how far one optimizer step turns an entry.
     """
     whole: Tensor = codebooks.full_tensor() if isinstance(codebooks, DTensor) else codebooks
-    length = whole.norm(dim=-1).mean()
-    changed = torch.where(where.unsqueeze(-1), entries.to(whole.dtype) * length, whole)
+    scaled = entries.to(whole.dtype) * (whole.norm(dim=-1).mean() if length is None else length)
+    changed = torch.where(where.unsqueeze(-1), scaled, whole)
     if isinstance(codebooks, DTensor):
         changed = distribute_tensor(changed, codebooks.device_mesh, codebooks.placements)
     codebooks.copy_(changed)

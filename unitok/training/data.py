@@ -88,6 +88,8 @@ class ImageTextData(lightning.LightningDataModule):
         self._pairs: dict[str, list[Pair]] = {}
         self._shards: dict[str, list[str]] = {}
         self._train_loader: ResumableLoader | None = None
+        if self.validation:  # a data module that has these methods must also have the data
+            self.val_dataloader = self.test_dataloader = self.validation_loader
 
     def setup(self, stage: str) -> None:
         """Read what the sources list, so that a missing or broken one is known before the first step.
@@ -118,16 +120,10 @@ class ImageTextData(lightning.LightningDataModule):
         self._train_loader = ResumableLoader(self._feed(self.train, reader, train=True))
         return self._train_loader
 
-    def val_dataloader(self) -> list[FeedLoader]:
-        """Centre crops in order, one loader for all sources; no loader where there is no source."""
-        if not self.validation:
-            return []
+    def validation_loader(self) -> FeedLoader:
+        """Centre crops in order, of all sources of `validation` one after another."""
         reader = Reader(self._centre_crop, self._tokenize(), None)
-        return [FeedLoader(self._feed(self.validation, reader, train=False))]
-
-    def test_dataloader(self) -> list[FeedLoader]:
-        """As `val_dataloader`."""
-        return self.val_dataloader()
+        return FeedLoader(self._feed(self.validation, reader, train=False))
 
     def teardown(self, stage: str) -> None:
         """Say at the end of a run if more than 1 % of its samples were corrupt."""

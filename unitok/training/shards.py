@@ -4,6 +4,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count, islice
 from typing import Any
 
@@ -194,7 +195,14 @@ def _read(shards: Sequence[str]) -> Iterator[Fields]:
             failures.append(error)
             return False
 
-        yield from webdataset.DataPipeline([{"url": shard}], webdataset.tarfile_to_samples(handler=stop))
+        source: dict[str, Any] = {"url": shard}
+        try:
+            yield from webdataset.tarfile_samples([source], handler=stop)
+        finally:
+            with suppress(
+                KeyError, OSError
+            ):  # webdataset leaves the stream open; a command that was cut off fails, as it should
+                source["stream"].close()
         if failures:
             yield {"problem": f"the rest of shard {shard} ({failures[0].args[0]})"}
 

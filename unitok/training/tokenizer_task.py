@@ -64,7 +64,7 @@ class Codebooks:
     """How codebooks are kept alive and watched.
 
     Args:
-        from_data: draw the entries from the latents of the first batch.
+        from_data: draw the entries from the latents of the first batch, at unit length.
         restart: after every window, entries that died are drawn anew from the latents of the batch.
         window: steps over which use is counted, logged and judged.
         alarm: a codebook whose use falls under this share is reported.
@@ -107,8 +107,8 @@ class TokenizerTask(BaseTask):
         self,
         tokenizer: Tokenizer,
         weights: Weights = Weights(),
-        optimization: Optimization = Optimization(),
-        adversary: Adversary = Adversary(),
+        optimization: Optimization = Optimization(),  # noqa: B008
+        adversary: Adversary = Adversary(),  # noqa: B008
         codebooks: Codebooks = Codebooks(),
         perceptual: Callable[[], nn.Module] | None = None,
         discriminator: Callable[[], nn.Module] | None = None,
@@ -251,7 +251,7 @@ class TokenizerTask(BaseTask):
     def _mean_over_ranks(self, tensor: Tensor) -> Tensor:
         if self._trainer is None or self.trainer.world_size == 1:
             return tensor
-        return self.trainer.strategy.reduce(tensor, reduce_op="mean")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(tensor, reduce_op="mean")
 
     @torch.no_grad()
     def _tend_codebooks(self, images: Tensor) -> None:
@@ -259,7 +259,7 @@ class TokenizerTask(BaseTask):
         how, window = self.codebooks, self.codebooks.window * self.optimization.accumulate
         if self.batches_seen == 0:
             if how.from_data:
-                self._draw(images, torch.ones(1, 1, dtype=torch.bool, device=images.device))
+                self._draw(images, torch.ones(1, 1, dtype=torch.bool, device=images.device), length=1.0)
             return
         if self.batches_seen % window:
             return
@@ -269,14 +269,14 @@ class TokenizerTask(BaseTask):
         if how.restart:
             self._draw(images, ~use.alive)
 
-    def _draw(self, images: Tensor, where: Tensor) -> None:
+    def _draw(self, images: Tensor, where: Tensor, length: float | None = None) -> None:
         latents = self.tokenizer.project_in(self.tokenizer.encoder(images))  # type: ignore[misc]
         entries = sample_entries(latents, self.tokenizer.quantizer)
         if self._trainer is not None:
             entries = self.trainer.strategy.broadcast(entries)
         for tokenizer in (self.tokenizer, self.average):
             if tokenizer is not None:
-                replace_entries(tokenizer.quantizer.codebooks, entries, where)  # type: ignore[union-attr,arg-type]
+                replace_entries(tokenizer.quantizer.codebooks, entries, where, length)  # type: ignore[union-attr,arg-type]
 
     def _report(self, stage: str, use: Any) -> None:
         for book, (share, perplexity) in enumerate(zip(use.share, use.perplexity, strict=True)):
@@ -296,7 +296,7 @@ class TokenizerTask(BaseTask):
     def after_step(self) -> None:
         """Keep the temperature of the contrastive loss between 1 and 1/100."""
         if self.weights.contrastive:
-            self.tokenizer.contrast.logit_scale.clamp_(0, math.log(100))  # type: ignore[union-attr,operator]
+            self.tokenizer.contrast.logit_scale.clamp_(0, math.log(100))  # type: ignore[union-attr]
 
     @torch.no_grad()
     def validation_step(self, batch: Any, batch_idx: int) -> None:
