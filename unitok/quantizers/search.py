@@ -19,7 +19,7 @@ def nearest(vectors: Tensor, codebook: Tensor, offset: Tensor | None = None) -> 
         vectors, table = vectors.float(), codebook.float()
         small = 4 * table.numel() <= SMALL_TABLE
         block = len(table) if small else min(len(table), BLOCK)
-        rows = _rows(*table.shape, vectors.device.type) if small else max(1, BLOCK_BYTES // (4 * block))
+        rows = _rows(len(table), table.shape[1], vectors.device.type) if small else max(1, BLOCK_BYTES // (4 * block))
         parts = [_nearest_rows(part, table, offset, block) for part in vectors.split(rows)]
         return torch.cat(parts) if parts else vectors.new_empty(0, dtype=torch.int64)
 
