@@ -1,6 +1,9 @@
 """Decoders: (B, h, w, D) features -> (B, 3, H, W) images. A de-tokenizer is a generative decoder."""
 
 from unitok.decoders.autoregressive import AutoregressiveDecoder
+from unitok.decoders.diffusion import SanaDecoder
+from unitok.decoders.flow import FlowDecoder
+from unitok.decoders.sampling import Sampling
 from unitok.decoders.vitamin import ViTaminDecoder
 
-__all__ = ["AutoregressiveDecoder", "ViTaminDecoder"]
+__all__ = ["AutoregressiveDecoder", "FlowDecoder", "Sampling", "SanaDecoder", "ViTaminDecoder"]

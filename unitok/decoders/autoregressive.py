@@ -37,6 +37,7 @@ class AutoregressiveDecoder(nn.Module):
 
     generative = True
     cached = True
+    frozen: tuple[str, ...] = ("pixels",)
 
     def __init__(
         self,
@@ -53,7 +54,6 @@ class AutoregressiveDecoder(nn.Module):
         self.transformer = transformer
         self.pixels: Any = pixels
         self.sampling = Sampling(temperature, top_k, top_p, guidance, guidance_interval)
-        self.sampling.check(transformer.codebook_size)
         if self.pixels.num_codebooks != 1 or self.pixels.codebook_size != transformer.codebook_size:
             raise ValueError(
                 f"the pixel tokenizer has {self.pixels.num_codebooks} codebooks of {self.pixels.codebook_size} "
@@ -69,6 +69,21 @@ class AutoregressiveDecoder(nn.Module):
         """D, the channels of the features it reads."""
         return self.transformer.cond_dim
 
+    @property
+    def image_size(self) -> int:
+        """The side of the images it makes."""
+        return self.side * int(self.pixels.decoder.stride)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Settings of the draw; another `Sampling` may be assigned, and is checked."""
+        return self._sampling
+
+    @sampling.setter
+    def sampling(self, sampling: Sampling) -> None:
+        sampling.check(self.transformer.codebook_size)
+        self._sampling = sampling
+
     @torch.no_grad()
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(B, h, w, D) features -> (B, 3, H, W) images in [0, 1]; any grid of at most max_condition tokens.
@@ -83,14 +98,23 @@ class AutoregressiveDecoder(nn.Module):
         """(B, h, w, D) features, (B, 1, H', W') pixel codes -> (B, H' W', V) logits of each given those before it."""
         return self.transformer(features.flatten(1, 2), codes.flatten(1))
 
-    def loss(self, features: Tensor, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def loss(
+        self,
+        features: Tensor,
+        images: Tensor,
+        dropped: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """(B, h, w, D) features, (B, 3, H, W) images in [0, 1] -> () cross-entropy per pixel code, in nats.
 
         Args:
-            features: of a condition tokenizer; a row of zeros is trained as "no condition".
-            images: what is to be written, of the size whose codes number N.
-            generator: not used, nothing is drawn; other de-tokenizers draw noise here.
+            features: of a condition tokenizer.
+            images: what is to be written, of the size whose codes number N; the pixel tokenizer gets no gradient.
+            dropped: (B,) bool, rows trained without condition, on zeros.
+            generator: not used, nothing is drawn here; other de-tokenizers draw noise.
         """
+        if dropped is not None:
+            features = features.masked_fill(dropped[:, None, None, None], 0)
         return self.code_loss(features, self.pixels.encode(images))
 
     def code_loss(self, features: Tensor, codes: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ with added positions in place of rotary ones.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,10 +116,10 @@ class PrefixTransformer(nn.Module):
                 instead, so that every step has the same shapes and one compiled graph serves all.
         """
         tokens = self.embedding(codes)[:, None] + self.positions.index_select(1, position.view(1))
-        mask = None if visible is not None else torch.arange(cache.keys.shape[3], device=codes.device) <= position
-        for index, block in enumerate(self.blocks):
-            keys, values = cache.keys[index], cache.values[index]
-            tokens = block.step(tokens, position.view(1), keys, values, mask, visible)
+        places = torch.arange(cache.keys.shape[3], device=codes.device)
+        mask = None if visible is not None else (places <= position).view(1, 1, 1, -1)
+        for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
+            tokens = cast("_Block", block).step(tokens, position.view(1), keys, values, mask, visible)
         logits: Tensor = self.head(self.norm(tokens[:, -1]))
         return logits
 

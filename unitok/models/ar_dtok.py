@@ -1,16 +1,19 @@
 """AR-DTok: the autoregressive de-tokenizers of Tar (arXiv 2506.18898), their sizes and their published files."""
 
+import math
 import os
-import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import nn
 
+from unitok.decoders.autoregressive import AutoregressiveDecoder
 from unitok.decoders.prefix_transformer import PrefixTransformer, swiglu_dim
 from unitok.files import replacing
+from unitok.models.catalogue import Published
 
 Size = Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"]
 
@@ -25,7 +28,7 @@ SIZES: dict[str, tuple[int, int, int]] = {  # depth, heads, dim
 }
 
 
-def ar_dtok(
+def ar_transformer(
     size: Size = "LP",
     image_size: int = 256,
     cond_dim: int = 1152,
@@ -33,9 +36,9 @@ def ar_dtok(
     codebook_size: int = 16384,
     pixel_stride: int = 16,
     fixed_positions: bool = False,
-    dropout: float = 0.0,
+    dropout: float = 0.1,
 ) -> PrefixTransformer:
-    """The published architecture with random weights; "LP" at 256, 512 or 1024 px is what was released.
+    """The published architecture with random weights, to train; "LP" at 256, 512 or 1024 px is what was released.
 
     Args:
         size: depth, heads and width.
@@ -45,7 +48,7 @@ def ar_dtok(
         codebook_size: V of the pixel tokenizer.
         pixel_stride: pixels per pixel code.
         fixed_positions: sin-cos positions instead of learned ones.
-        dropout: in training; 0.1 was published.
+        dropout: in training.
 
     Raises:
         ValueError: an unknown size, an image_size that pixel_stride does not divide.
@@ -68,104 +71,141 @@ def ar_dtok(
     )
 
 
-def load_ar_dtok(path: str | os.PathLike[str]) -> PrefixTransformer:
-    """A published `ar_dtok_*.pth` (or one of `write_ar_dtok`), in eval mode and float32.
+def ar_dtok(
+    transformer: dict[str, Any],
+    pixels: dict[str, Any],
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    guidance: float = 4.0,
+    guidance_interval: int | None = None,
+) -> AutoregressiveDecoder:
+    """A de-tokenizer from plain values, with the decode half of its pixel tokenizer.
+
+    Args:
+        transformer: arguments of `PrefixTransformer`.
+        pixels: {"tokenizer": a name of the catalogue, "arguments": {...}}.
+        temperature: as `AutoregressiveDecoder`.
+        top_k: as there.
+        top_p: as there.
+        guidance: as there.
+        guidance_interval: as there.
+    """
+    from unitok.models import TOKENIZERS
+
+    if pixels.keys() != {"tokenizer", "arguments"} or pixels["tokenizer"] not in TOKENIZERS:
+        raise ValueError(f"pixels={pixels!r} must hold 'tokenizer', one of {sorted(TOKENIZERS)}, and 'arguments'")
+    half = TOKENIZERS[pixels["tokenizer"]](**pixels["arguments"])
+    half.encoder = half.project_in = half.contrast = None
+    sampling = (temperature, top_k, top_p, guidance, guidance_interval)
+    return AutoregressiveDecoder(PrefixTransformer(**transformer), half, *sampling)
+
+
+def transformer_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+    """`ckpt["model"]` of a published file -> the arguments of its `PrefixTransformer`.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: more than weights and plain values, or not an autoregressive de-tokenizer (see `read_published`).
+        ValueError: a condition other than features (`class_cond`, `indice_cond`), frame prediction, or a position
+            table that does not belong to the arguments.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no de-tokenizer file at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is refused: it holds more than weights and plain values") from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
-    return read_published(checkpoint)
-
-
-def read_published(checkpoint: Any) -> PrefixTransformer:
-    """The official layout, `ckpt["model"]` with name, args and sd -> the transformer with those weights, strictly.
-
-    Raises:
-        ValueError: another layout; a condition other than features (`class_cond`, `indice_cond`), frame prediction;
-            weights that do not fit, first of all a position table of another length.
-    """
-    model = checkpoint.get("model") if isinstance(checkpoint, dict) else None
-    if not isinstance(model, dict) or not {"name", "args", "sd"} <= model.keys():
-        raise ValueError("this is no autoregressive de-tokenizer: a 'model' with 'name', 'args' and 'sd' is expected")
-    name, args, published = str(model["name"]), dict(model["args"]), model["sd"]
-    if not name.startswith("llama-abs"):
-        raise ValueError(f"model name {name!r} is no autoregressive de-tokenizer; those are called 'llama-abs-...'")
+    args = model["args"]
     if (kind := args.get("model_type", "class_cond")) != "clip_cond":
         raise ValueError(f"model_type={kind!r} cannot be read: only 'clip_cond', conditioned on features, is supported")
     if args.get("frame_prediction", False):
-        raise ValueError("frame_prediction=True cannot be read: video de-tokenizers are not supported")
-    state = {_rename(key): tensor for key, tensor in published.items()}
+        raise ValueError("frame_prediction=True cannot be read: de-tokenizers of videos are not supported")
+    size = str(model["name"]).removeprefix("llama-abs").removeprefix("-")
+    depth, heads, dim = SIZES.get(size, (32, 32, 4096))
+    arguments = {
+        "cond_dim": args.get("cond_dim", 1152),
+        "codebook_size": args.get("vocab_size", 8192),
+        "num_codes": args.get("max_seq_len", 2048),
+        "max_condition": args.get("cls_token_num", 1),
+        "dim": args.get("dim", dim),
+        "depth": args.get("n_layer", depth),
+        "num_heads": args.get("n_head", heads),
+        "num_kv_heads": args.get("n_kv_head"),
+        "mlp_dim": swiglu_dim(args.get("dim", dim), args.get("multiple_of", 256), args.get("ffn_dim_multiplier")),
+        "fixed_positions": args.get("use_fixed_pe", False),
+        "norm_eps": args.get("norm_eps", 1e-5),
+    }
+    table = model["sd"].get("abs_pe")
+    expected = (1, arguments["num_codes"] + arguments["max_condition"] - 1, arguments["dim"])
+    if table is None or tuple(table.shape) != expected:
+        found = None if table is None else tuple(table.shape)
+        raise ValueError(
+            f"the position table abs_pe has shape {found}, but max_seq_len={arguments['num_codes']}, cls_token_num="
+            f"{arguments['max_condition']} and dim={arguments['dim']} need {expected}: the file contradicts itself"
+        )
+    return arguments
+
+
+def read_transformer(checkpoint: Mapping[str, Any]) -> PrefixTransformer:
+    """An opened `ar_dtok_*.pth` -> its transformer alone, in eval mode; strict about every weight.
+
+    Raises:
+        ValueError: another kind of file, weights that do not fit, and as `transformer_arguments`.
+    """
+    if (model := _model(checkpoint)) is None:
+        raise ValueError("this is no autoregressive de-tokenizer: model name 'llama-abs-...', 'args' and 'sd' expected")
     with torch.device("meta"):
-        transformer = _skeleton(name, args)
-    _check_positions(transformer, state)
+        transformer = PrefixTransformer(**transformer_arguments(model))
+    state = {rename(name): tensor.float() for name, tensor in model["sd"].items()}
     try:
-        transformer.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
+        transformer.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"the weights of {name} do not fit: {error}") from error
+        raise ValueError(f"the weights of {model['name']} do not fit: {error}") from error
     return transformer.eval()
 
 
-def write_ar_dtok(transformer: PrefixTransformer, path: str | os.PathLike[str]) -> Path:
-    """Write a trained transformer in the published layout, whole or not at all; `load_ar_dtok` reads it back."""
+def read_published(checkpoint: Mapping[str, Any], pixels: str | None) -> Published | None:
+    """An opened `ar_dtok_*.pth` and the file of its pixel tokenizer; None where the checkpoint is of another kind.
+
+    Raises:
+        ValueError: no pixel tokenizer given, one of several codebooks, and as `transformer_arguments`.
+    """
+    if (model := _model(checkpoint)) is None:
+        return None
+    arguments = transformer_arguments(model)
+    if pixels is None:
+        raise ValueError('an autoregressive de-tokenizer writes pixel codes: give pixels="vq_ds16_t2i.pt" too')
+    written = _read_pixels(Path(pixels))
+    state = {f"transformer.{rename(name)}": tensor for name, tensor in model["sd"].items()}
+    state |= {f"pixels.{name}": tensor for name, tensor in written.state.items() if not name.startswith(_ENCODE_HALF)}
+    half = {"tokenizer": written.tokenizer, "arguments": written.arguments}
+    return Published("ar_dtok", {"transformer": arguments, "pixels": half}, state)
+
+
+def write_transformer(transformer: PrefixTransformer, path: str | os.PathLike[str]) -> Path:
+    """Write a trained transformer in the published layout, whole or not at all: it loads as a published file does."""
     first: Any = transformer.blocks[0]
+    dim, inner = transformer.head.in_features, first.gate.out_features
     args = {
-        "dim": transformer.head.in_features,
+        "dim": dim,
         "n_layer": len(transformer.blocks),
         "n_head": first.heads,
         "n_kv_head": first.kv_heads,
-        "multiple_of": first.gate.out_features,
-        "ffn_dim_multiplier": first.gate.out_features / int(8 * transformer.head.in_features / 3),
+        "multiple_of": math.gcd(inner, 256),
+        "ffn_dim_multiplier": (inner + 0.5) / swiglu_dim(dim, 1),  # rounds down to the inner width
         "norm_eps": first.mlp_norm.eps,
         "model_type": "clip_cond",
         "cond_dim": transformer.cond_dim,
         "vocab_size": transformer.codebook_size,
         "cls_token_num": transformer.max_condition,
         "max_seq_len": transformer.num_codes,
-        "use_fixed_pe": not isinstance(transformer.positions, torch.nn.Parameter),
+        "use_fixed_pe": not isinstance(transformer.positions, nn.Parameter),
     }
-    state = {_rename(key, back=True): tensor.detach().cpu() for key, tensor in transformer.state_dict().items()}
+    state = {rename(name, back=True): tensor.detach().cpu() for name, tensor in transformer.state_dict().items()}
     with replacing(path) as temporary:
         torch.save({"model": {"name": "llama-abs", "args": args, "sd": state}}, temporary)
     return Path(path)
 
 
-def _skeleton(name: str, args: dict[str, Any]) -> PrefixTransformer:
-    size = name.removeprefix("llama-abs").removeprefix("-")
-    depth, heads, dim = SIZES.get(size, (32, 32, 4096))
-    dim = args.get("dim", dim)
-    return PrefixTransformer(
-        cond_dim=args.get("cond_dim", 1152),
-        codebook_size=args.get("vocab_size", 8192),
-        num_codes=args.get("max_seq_len", 2048),
-        max_condition=args.get("cls_token_num", 1),
-        dim=dim,
-        depth=args.get("n_layer", depth),
-        num_heads=args.get("n_head", heads),
-        num_kv_heads=args.get("n_kv_head"),
-        mlp_dim=swiglu_dim(dim, args.get("multiple_of", 256), args.get("ffn_dim_multiplier")),
-        fixed_positions=args.get("use_fixed_pe", False),
-        norm_eps=args.get("norm_eps", 1e-5),
-    )
-
-
-def _check_positions(transformer: PrefixTransformer, state: dict[str, Tensor]) -> None:
-    expected = tuple(transformer.positions.shape)
-    found = tuple(state["positions"].shape) if "positions" in state else None
-    if found != expected:
-        raise ValueError(
-            f"the position table abs_pe has shape {found}, but max_seq_len={transformer.num_codes} and "
-            f"cls_token_num={transformer.max_condition} need {expected}: the file does not belong to these arguments"
-        )
+def rename(name: str, back: bool = False) -> str:
+    """A published weight name of the transformer -> ours, or back."""
+    for published, ours in _RENAMES.items():
+        old, new = (ours, published) if back else (published, ours)
+        name = re.sub(rf"(^|\.){re.escape(old)}(?=\.|$)", rf"\g<1>{new}", name)
+    return name
 
 
 _RENAMES = {  # published part of a name: ours
@@ -181,11 +221,24 @@ _RENAMES = {  # published part of a name: ours
     "ffn_norm": "mlp_norm",
     "output": "head",
 }
+_ENCODE_HALF = ("encoder.", "project_in.", "contrast.")
 
 
-def _rename(name: str, back: bool = False) -> str:
-    """A published weight name -> ours, or back."""
-    for published, ours in _RENAMES.items():
-        old, new = (ours, published) if back else (published, ours)
-        name = re.sub(rf"(^|\.){re.escape(old)}(?=\.|$)", rf"\g<1>{new}", name)
-    return name
+def _model(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    model = checkpoint.get("model")
+    if not isinstance(model, dict) or not {"name", "args", "sd"} <= model.keys():
+        return None
+    return model if str(model["name"]).startswith("llama-abs") else None
+
+
+def _read_pixels(path: Path) -> Published:
+    from unitok.models import READERS
+    from unitok.models.catalogue import open_checkpoint
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no pixel tokenizer file at {path}")
+    checkpoint = open_checkpoint(path)
+    for reader in READERS:
+        if (found := reader(checkpoint)) is not None:
+            return found
+    raise ValueError(f"{path} is no tokenizer this library knows, so it cannot be the pixel tokenizer")

@@ -1,6 +1,5 @@
 """The autoregressive de-tokenizer against the reference's numbers (spec: 3. AR-DTok; README of the goldens, 7)."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,14 +8,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tests.parity.tar import fill
 from unitok.decoders import AutoregressiveDecoder
 from unitok.decoders.prefix_transformer import PrefixTransformer
 from unitok.models import ar_dtok
 
 HERE = Path(__file__).parent
-SPEC = importlib.util.spec_from_file_location("tar_fill", HERE / "fill.py")
-fill = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(fill)
 
 
 class NoPixels(nn.Module):
@@ -34,7 +31,7 @@ def published_checkpoint() -> dict:
 
 @pytest.fixture(scope="module")
 def transformer() -> PrefixTransformer:
-    return ar_dtok.read_published(published_checkpoint())
+    return ar_dtok.read_transformer(published_checkpoint())
 
 
 @pytest.fixture(scope="module")
