@@ -4,6 +4,16 @@ from unitok.decoders.autoregressive import AutoregressiveDecoder
 from unitok.decoders.diffusion import SanaDecoder
 from unitok.decoders.flow import FlowDecoder
 from unitok.decoders.sampling import Sampling
+from unitok.decoders.scale_adaptive import ScaleAdaptiveDecoder
 from unitok.decoders.vitamin import ViTaminDecoder
+from unitok.decoders.vqgan import VQGANDecoder
 
-__all__ = ["AutoregressiveDecoder", "FlowDecoder", "Sampling", "SanaDecoder", "ViTaminDecoder"]
+__all__ = [
+    "AutoregressiveDecoder",
+    "FlowDecoder",
+    "Sampling",
+    "SanaDecoder",
+    "ScaleAdaptiveDecoder",
+    "ViTaminDecoder",
+    "VQGANDecoder",
+]

@@ -2,9 +2,12 @@
 
 import functools
 import inspect
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
+import torch
 from torch import Tensor
 
 from unitok.tokenizer import Tokenizer
@@ -39,3 +42,21 @@ def remember_arguments(builder: Callable[P, Tokenizer]) -> Callable[P, Tokenizer
         return tokenizer
 
     return build
+
+
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """The table in a published checkpoint file, its tensors mapped from disk; nothing in it is executed.
+
+    Raises:
+        ValueError: not a checkpoint, or one that holds more than weights and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path} is refused: it holds more than weights and plain values ({reason})") from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
