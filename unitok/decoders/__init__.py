@@ -14,6 +14,6 @@ __all__ = [
     "Sampling",
     "SanaDecoder",
     "ScaleAdaptiveDecoder",
-    "ViTaminDecoder",
     "VQGANDecoder",
+    "ViTaminDecoder",
 ]

@@ -93,7 +93,7 @@ class SanaDecoder(nn.Module):
             FileNotFoundError: a part of the folder is missing.
             ValueError: as the class, or the negative embeddings are more than a tensor.
         """
-        pipelines = _diffusers()
+        pipelines = import_diffusers()
         folder = Path(folder)
         for name in ("model_index.json", NEGATIVE):
             if not (folder / name).is_file():
@@ -118,7 +118,7 @@ class SanaDecoder(nn.Module):
             ValueError: features of another width.
         """
         prompt, mask, negative, negative_mask = self._prompts(features)
-        pipeline = _diffusers().SanaPipeline(None, None, self.autoencoder, self.transformer, self.scheduler)
+        pipeline = import_diffusers().SanaPipeline(None, None, self.autoencoder, self.transformer, self.scheduler)
         pipeline.set_progress_bar_config(disable=True)
         side = self.image_size // self.stride
         shape = (len(features), self.transformer.config.in_channels, side, side)
@@ -204,7 +204,12 @@ def _read_tensor(path: Path) -> Tensor:
     return tensor
 
 
-def _diffusers() -> Any:
+def import_diffusers() -> Any:
+    """The package diffusers, imported when first needed.
+
+    Raises:
+        ImportError: it is missing.
+    """
     try:
         import diffusers
     except ImportError as error:

@@ -6,6 +6,7 @@ that is denoised, Tar's second diffusion de-tokenizer (arXiv 2506.18898).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.layers import Mlp
@@ -60,7 +61,7 @@ class FlowDecoder(nn.Module):
             raise ValueError(f"steps={steps} must be at least 1")
         check_guidance(guidance)
         self.cond_dim, self.image_size, self.patch_size, self.dim = cond_dim, image_size, patch_size, dim
-        self.steps, self.guidance = steps, guidance
+        self.num_heads, self.steps, self.guidance = num_heads, steps, guidance
         self.patches = nn.Linear(3 * patch_size**2, dim)
         self.condition = nn.Sequential(nn.LayerNorm(cond_dim), nn.Linear(cond_dim, dim))
         self.time = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -69,6 +70,12 @@ class FlowDecoder(nn.Module):
         self.head = nn.Linear(dim, 3 * patch_size**2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Plain arguments that build a decoder of this shape."""
+        names = ("cond_dim", "image_size", "patch_size", "dim", "num_heads", "steps", "guidance")
+        return {"depth": len(self.blocks), **{name: getattr(self, name) for name in names}}
 
     @torch.no_grad()
     def forward(self, features: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from unitok.decoders.autoregressive import AutoregressiveDecoder
 from unitok.decoders.prefix_transformer import PrefixTransformer, swiglu_dim
 from unitok.files import replacing
-from unitok.models.catalogue import Published
+from unitok.models.catalogue import Published, open_checkpoint
 
 Size = Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"]
 
@@ -80,7 +80,7 @@ def ar_dtok(
     guidance: float = 4.0,
     guidance_interval: int | None = None,
 ) -> AutoregressiveDecoder:
-    """A de-tokenizer from plain values, with the decode half of its pixel tokenizer.
+    """A de-tokenizer from plain values.
 
     Args:
         transformer: arguments of `PrefixTransformer`.
@@ -95,10 +95,9 @@ def ar_dtok(
 
     if pixels.keys() != {"tokenizer", "arguments"} or pixels["tokenizer"] not in TOKENIZERS:
         raise ValueError(f"pixels={pixels!r} must hold 'tokenizer', one of {sorted(TOKENIZERS)}, and 'arguments'")
-    half = TOKENIZERS[pixels["tokenizer"]](**pixels["arguments"])
-    half.encoder = half.project_in = half.contrast = None
+    written = TOKENIZERS[pixels["tokenizer"]](**pixels["arguments"])
     sampling = (temperature, top_k, top_p, guidance, guidance_interval)
-    return AutoregressiveDecoder(PrefixTransformer(**transformer), half, *sampling)
+    return AutoregressiveDecoder(PrefixTransformer(**transformer), written, *sampling)
 
 
 def transformer_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,29 +169,39 @@ def read_published(checkpoint: Mapping[str, Any], pixels: str | None) -> Publish
         raise ValueError('an autoregressive de-tokenizer writes pixel codes: give pixels="vq_ds16_t2i.pt" too')
     written = _read_pixels(Path(pixels))
     state = {f"transformer.{rename(name)}": tensor for name, tensor in model["sd"].items()}
-    state |= {f"pixels.{name}": tensor for name, tensor in written.state.items() if not name.startswith(_ENCODE_HALF)}
-    half = {"tokenizer": written.tokenizer, "arguments": written.arguments}
-    return Published("ar_dtok", {"transformer": arguments, "pixels": half}, state)
+    state |= {f"pixels.{name}": tensor for name, tensor in written.state.items()}
+    writer = {"tokenizer": written.tokenizer, "arguments": written.arguments}
+    return Published("ar_dtok", {"transformer": arguments, "pixels": writer}, state)
+
+
+def describe(decoder: AutoregressiveDecoder) -> dict[str, Any] | None:
+    """The arguments of `ar_dtok` that build a decoder of this shape; None where its pixel tokenizer has no builder."""
+    if decoder.pixels.config is None:
+        return None
+    return {
+        "transformer": _describe_transformer(decoder.transformer),
+        "pixels": decoder.pixels.config,
+        **decoder.sampling._asdict(),
+    }
 
 
 def write_transformer(transformer: PrefixTransformer, path: str | os.PathLike[str]) -> Path:
     """Write a trained transformer in the published layout, whole or not at all: it loads as a published file does."""
-    first: Any = transformer.blocks[0]
-    dim, inner = transformer.head.in_features, first.gate.out_features
+    ours = _describe_transformer(transformer)
     args = {
-        "dim": dim,
-        "n_layer": len(transformer.blocks),
-        "n_head": first.heads,
-        "n_kv_head": first.kv_heads,
-        "multiple_of": math.gcd(inner, 256),
-        "ffn_dim_multiplier": (inner + 0.5) / swiglu_dim(dim, 1),  # rounds down to the inner width
-        "norm_eps": first.mlp_norm.eps,
+        "dim": ours["dim"],
+        "n_layer": ours["depth"],
+        "n_head": ours["num_heads"],
+        "n_kv_head": ours["num_kv_heads"],
+        "multiple_of": math.gcd(ours["mlp_dim"], 256),
+        "ffn_dim_multiplier": (ours["mlp_dim"] + 0.5) / swiglu_dim(ours["dim"], 1),  # rounds down to the inner width
+        "norm_eps": ours["norm_eps"],
         "model_type": "clip_cond",
-        "cond_dim": transformer.cond_dim,
-        "vocab_size": transformer.codebook_size,
-        "cls_token_num": transformer.max_condition,
-        "max_seq_len": transformer.num_codes,
-        "use_fixed_pe": not isinstance(transformer.positions, nn.Parameter),
+        "cond_dim": ours["cond_dim"],
+        "vocab_size": ours["codebook_size"],
+        "cls_token_num": ours["max_condition"],
+        "max_seq_len": ours["num_codes"],
+        "use_fixed_pe": ours["fixed_positions"],
     }
     state = {rename(name, back=True): tensor.detach().cpu() for name, tensor in transformer.state_dict().items()}
     with replacing(path) as temporary:
@@ -221,7 +230,23 @@ _RENAMES = {  # published part of a name: ours
     "ffn_norm": "mlp_norm",
     "output": "head",
 }
-_ENCODE_HALF = ("encoder.", "project_in.", "contrast.")
+
+
+def _describe_transformer(transformer: PrefixTransformer) -> dict[str, Any]:
+    block: Any = transformer.blocks[0]
+    return {
+        "cond_dim": transformer.cond_dim,
+        "codebook_size": transformer.codebook_size,
+        "num_codes": transformer.num_codes,
+        "max_condition": transformer.max_condition,
+        "dim": transformer.head.in_features,
+        "depth": len(transformer.blocks),
+        "num_heads": block.heads,
+        "num_kv_heads": block.kv_heads,
+        "mlp_dim": block.gate.out_features,
+        "fixed_positions": not isinstance(transformer.positions, nn.Parameter),
+        "norm_eps": block.mlp_norm.eps,
+    }
 
 
 def _model(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -233,7 +258,6 @@ def _model(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _read_pixels(path: Path) -> Published:
     from unitok.models import READERS
-    from unitok.models.catalogue import open_checkpoint
 
     if not path.is_file():
         raise FileNotFoundError(f"no pixel tokenizer file at {path}")
