@@ -11,12 +11,12 @@ from unitok.decoders import SanaDecoder
 SCALING = 0.4
 
 
-def parts():
+def parts(caption_channels: int = 8):
     torch.manual_seed(0)
     transformer = SanaTransformer2DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1,
-        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=8,
-        sample_size=16,
+        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16,
+        caption_channels=caption_channels, sample_size=16,
     )  # fmt: skip
     autoencoder = AutoencoderDC(
         latent_channels=4, attention_head_dim=8, encoder_block_out_channels=(8, 16, 16),
@@ -25,7 +25,7 @@ def parts():
         decoder_qkv_multiscales=((), (), ()), scaling_factor=SCALING,
     )  # fmt: skip
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    return transformer.eval(), autoencoder.eval(), scheduler, torch.randn(16, 8)
+    return transformer.eval(), autoencoder.eval(), scheduler, torch.randn(16, caption_channels)
 
 
 def made(**settings) -> SanaDecoder:
