@@ -6,11 +6,12 @@ its reader of published files here.
 
 from collections.abc import Callable
 
-from unitok.models import ta_tok, unitok, vq16
+from unitok.models import detokenizers, ta_tok, unitok, vq16
 from unitok.models.catalogue import Published
 from unitok.tokenizer import Tokenizer
 
 TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
+    "detokenized": detokenizers.detokenized,
     "ta_tok": ta_tok.ta_tok,
     "unitok": unitok.unitok,
     "unitok_tiny": unitok.unitok_tiny,
