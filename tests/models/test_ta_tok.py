@@ -1,5 +1,6 @@
 """TA-Tok against the golden numbers of the reference, read through its published layout."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.parity.tar import fill, fixtures
+from unitok.cli import main
 from unitok.hub import load_tokenizer, save_tokenizer, weights_sha256
-from unitok.models.ta_tok import ta_tok
+from unitok.models.ta_tok import read_published, ta_tok
 from unitok.models.ta_tok import tiny as tiny_tokenizer
 from unitok.tokenizer import Tokenizer
 
@@ -180,6 +182,17 @@ def test_a_saved_folder_gives_the_same_codes_and_features(tmp_path: Path) -> Non
         assert torch.equal(again.features(codes), tokenizer.features(codes))
 
 
+def test_the_command_line_converts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(published(), tmp_path / "ta_tok.pth")
+    words = ["convert", str(tmp_path / "ta_tok.pth"), str(tmp_path / "folder")]
+    assert main(words) == 2
+    assert "pass encoder_heads=" in capsys.readouterr().err
+    assert main([*words, "--encoder-heads", "4"]) == 0
+    images = torch.rand(1, 3, 84, 84)
+    codes = load(published(), tmp_path).encode(images)
+    assert torch.equal(load_tokenizer(tmp_path / "folder").encode(images), codes)
+
+
 def test_halves_load_alone(tmp_path: Path) -> None:
     whole, images = load(published(), tmp_path), torch.rand(1, 3, 84, 84)
     codes = load(published(), tmp_path, parts="encode").encode(images)
@@ -263,3 +276,14 @@ def test_every_parameter_that_learns_is_reached() -> None:
     (out.features.square().mean() + out.quantizer_loss).backward()
     idle = [name for name, p in tokenizer.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
+
+
+def test_the_defaults_are_those_of_the_published_file() -> None:
+    keys = json.loads((Path(fixtures.__file__).parent / "tatok_so400m" / "keys.json").read_text())
+    weights = {name: torch.empty(shape, device="meta") for name, (shape, *_) in keys.items()}
+    weights |= {name: torch.full(shape, 0.5) for name, (shape, *_) in keys.items() if name.startswith("scale_layer")}
+    found = read_published({"model": {"args": fixtures.meta("tatok_so400m")["args"], "sd": weights}})
+    assert found is not None
+    with torch.device("meta"):
+        expected = ta_tok().state_dict()
+    assert {name: tensor.shape for name, tensor in found.state.items()} == {n: t.shape for n, t in expected.items()}
