@@ -42,7 +42,7 @@ class DetokenizerTask(BaseTask):
         self,
         tokenizer: Tokenizer,
         decoder: nn.Module,
-        optimization: Optimization = Optimization(),  # noqa: B008
+        optimization: Optimization = Optimization(),
         condition_dropout: float = 0.1,
         scales: Sequence[int] = (1,),
         condition_size: int | None = None,
