@@ -4,6 +4,7 @@ python benchmarks/ar_detokenizer.py [--size S] [--depth 4] [--batches 1 8] [--co
 """
 
 import argparse
+import os
 from functools import partial
 
 import torch
@@ -28,13 +29,14 @@ def main() -> None:
     parser.add_argument("--size", default="S", choices=SIZES)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--depth", type=int, help="blocks, where not those of the size")
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--condition", type=int, default=81)
     parser.add_argument("--codes", type=int, default=64)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--compiled", action="store_true", help="time the compiled step of constant shapes too")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    load = os.getloadavg()[0]  # of a shared machine; ratios are of one run
     torch.manual_seed(0)
     depth, heads, dim = SIZES[options.size]
     depth = options.depth or depth
@@ -68,6 +70,7 @@ def main() -> None:
             **vars(options),
             "parameters": sum(p.numel() for p in transformer.parameters()),
             "dtype": "float32",
+            "load_average_before": round(load, 1),
             "what": "sampled codes of a random transformer, prefill included, pixel decoder left out; no_cache is the "
             "straightforward form, which `AutoregressiveDecoder.cached = False` keeps; medians, interleaved",
         },
