@@ -90,7 +90,7 @@ class ContrastiveHead(nn.Module):
         """
         if self.text is None:
             raise ValueError('the text tower was not loaded; load the tokenizer with parts="all"')
-        length = self.text.positional_embedding.shape[0]
+        length = self.text.get_parameter("positional_embedding").shape[0]
         if text_ids.ndim != 2 or text_ids.shape[1] != length:
             raise ValueError(f"text ids must have shape (B, {length}), padded with 0, got {tuple(text_ids.shape)}")
         embedding: Tensor = self.text(text_ids)
