@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -139,11 +141,11 @@ class BaseTask(LightningModule, ABC):
             with nullcontext() if last else self._unsynchronised():
                 self.manual_backward(losses.backward / count)
         self.batches_seen += 1
+        values = {**losses.terms, **(self._clip() if last else {})}
+        means = self._check_finite(values)
         if last:
-            norms = self._clip()
-            self._check_finite({**losses.terms, **norms})
             self._step()
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.terms.items()})
+        self.log_dict({f"train/{name}": value for name, value in means.items()})
         return {"loss": losses.backward.detach()}
 
     def _clip(self) -> dict[str, Tensor]:
@@ -153,8 +155,7 @@ class BaseTask(LightningModule, ABC):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(parameters, self.optimization.clip)
             name = "gradient" if index == 0 else f"gradient_{index + 1}"
-            norms[name] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        self.log("train/gradient_norm", norms["gradient"])
+            norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
         return norms
 
     def _step(self) -> None:
@@ -198,16 +199,23 @@ class BaseTask(LightningModule, ABC):
         number = (seed + 1_000_003 * (self.batches_seen * self.trainer.world_size + self.global_rank)) % 2**63
         return _randomness(number, self.device)
 
-    def _check_finite(self, values: dict[str, Tensor]) -> None:
-        """One look at all of them together, the only place where a GPU is waited for."""
-        finite = torch.stack([value.detach().float().reshape(()) for value in values.values()]).isfinite()
-        if bool(finite.all()):
-            return
-        names = [f"{n} = {float(v.detach())}" for (n, v), good in zip(values.items(), finite, strict=True) if not good]
-        raise NotFiniteError(
-            f"not finite at step {self.global_step}: {', '.join(names)}. The step was not made and the last checkpoint "
-            f"is good; resume from it with a lower lr, a longer warm-up or precision 32-true"
-        )
+    def _check_finite(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over ranks by one reduction, so that all ranks stop together; here a GPU is waited for, once a step."""
+        means = self.mean_over_ranks(torch.stack([v.detach().float().reshape(()) for v in values.values()]))
+        bad = [f"{name} = {value}" for name, value in zip(values, means.tolist(), strict=True) if not isfinite(value)]
+        if bad:
+            raise NotFiniteError(
+                f"not finite at step {self.global_step}: {', '.join(bad)}. The step was not made and the last "
+                f"checkpoint is good; go on from it with a lower lr, a longer warm-up or precision 32-true"
+            )
+        return dict(zip(values, means.unbind(), strict=True))
+
+    def mean_over_ranks(self, tensor: Tensor) -> Tensor:
+        """The same tensor on every rank."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return tensor
+        mean: Tensor = self.trainer.strategy.reduce(tensor, reduce_op="mean")
+        return mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what resuming exactly needs beyond weights, optimizers, schedules and data."""

@@ -197,7 +197,7 @@ class TokenizerTask(BaseTask):
             self.adversary,
             moment,
             self.weights.adversarial,
-            self._mean_over_ranks,
+            self.mean_over_ranks,
         )
         real, fake = 2 * images - 1, 2 * leaf.detach() - 1
         loss, consistency = judge(real, fake, self.discriminator, self.adversary, moment, self.weights.consistency)
@@ -247,11 +247,6 @@ class TokenizerTask(BaseTask):
     def _moment(self) -> Moment:
         total = self.total_steps if self._trainer is not None else 1
         return Moment.at(self.global_step, total, self.adversary)
-
-    def _mean_over_ranks(self, tensor: Tensor) -> Tensor:
-        if self._trainer is None or self.trainer.world_size == 1:
-            return tensor
-        return self.trainer.strategy.reduce(tensor, reduce_op="mean")
 
     @torch.no_grad()
     def _tend_codebooks(self, images: Tensor) -> None:
