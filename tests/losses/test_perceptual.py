@@ -52,7 +52,11 @@ def test_lpips_is_the_packages(tmp_path):
     ours = Lpips(str(tmp_path / "vgg16.pth"))
     theirs = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     names = dict(
-        zip(theirs.net.state_dict(), [v for k, v in backbone.state_dict().items() if k.startswith("features")])
+        zip(
+            theirs.net.state_dict(),
+            [v for k, v in backbone.state_dict().items() if k.startswith("features")],
+            strict=True,
+        )
     )
     theirs.net.load_state_dict(names)
     with torch.no_grad():

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 
@@ -24,13 +22,16 @@ def test_an_entry_under_one_per_cent_of_the_uniform_share_is_dead():
     assert usage.compute().alive.tolist() == [[True, False]]
 
 
-def test_nothing_counted():
-    assert math.isfinite(float(CodebookUsage(1, 4).compute().perplexity[0]))
-
-
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_reset():
-    usage = CodebookUsage(1, 4)
-    usage.update(torch.zeros(1, 1, 2, 2, dtype=torch.int64))
+def test_after_a_reset_nothing_is_counted():
+    usage = CodebookUsage(2, 4)
+    usage.update(torch.zeros(1, 2, 2, 2, dtype=torch.int64))
     usage.reset()
-    assert usage.compute().share.tolist() == [0.0]
+    assert usage.compute().share.tolist() == [0.0, 0.0]
+    assert usage.compute().perplexity.tolist() == [1.0, 1.0]
+
+
+def test_one_codebook():
+    usage = CodebookUsage(1, 4)
+    usage.update(torch.arange(2).view(1, 1, 1, 2))
+    assert usage.compute().share.item() == 0.5

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from unitok.losses.discriminators import PatchDiscriminator
@@ -101,7 +102,9 @@ def run(folder, steps, kill=-1, resume=False, ranks=1, strategy="auto", adversar
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     seed_everything(1)
-    plugins = [AtomicCheckpointIO()] if strategy in ("auto", "ddp") else []
+    if strategy == "sharded":
+        strategy = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1, process_group_backend="gloo")
+    plugins = [AtomicCheckpointIO()] if isinstance(strategy, str) else []
     trainer = Trainer(
         accelerator="cpu", devices=ranks, strategy=strategy, max_steps=steps, default_root_dir=folder, plugins=plugins,
         logger=False, enable_progress_bar=False, enable_model_summary=False,

@@ -17,6 +17,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from unitok.training.schedules import warmup_cosine
+from unitok.training.sharding import average_replicated, clip_gradient, lerp, shard
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class BaseTask(LightningModule, ABC):
         self.automatic_optimization = False
         self.optimization, self.averaged = optimization, averaged
         self.average: nn.Module | None = None
+        self._configured = False
         self.batches_seen = 0
         self.seed: int | None = None
 
@@ -111,9 +113,14 @@ class BaseTask(LightningModule, ABC):
         return max(1, int(batches) // self.optimization.accumulate)
 
     def configure_model(self) -> None:
-        """Make the moving average's copy, once."""
-        if self.optimization.ema and self.average is None:
+        """Make the moving average's copy, and shard under ModelParallelStrategy; once."""
+        if self._configured:
+            return
+        self._configured = True
+        if self.optimization.ema:
             self.average = deepcopy(getattr(self, self.averaged)).requires_grad_(False).eval()
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """One optimizer with its schedule; a task with an adversary appends another."""
@@ -153,9 +160,10 @@ class BaseTask(LightningModule, ABC):
         norms = {}
         for index, optimizer in enumerate(self._optimizers()):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.optimization.clip)
+            if self.device_mesh is not None:
+                average_replicated(parameters)
             name = "gradient" if index == 0 else f"gradient_{index + 1}"
-            norms[name] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            norms[name] = clip_gradient(parameters, self.optimization.clip)
         return norms
 
     def _step(self) -> None:
@@ -182,7 +190,7 @@ class BaseTask(LightningModule, ABC):
             return
         decay = min(self.optimization.ema, (1 + self.global_step) / (10 + self.global_step))
         source = getattr(self, self.averaged)
-        torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in source.parameters()], 1 - decay)
+        lerp(self.average.parameters(), source.parameters(), 1 - decay)
         for kept, buffer in zip(self.average.buffers(), source.buffers(), strict=True):
             kept.copy_(buffer)
 
@@ -251,7 +259,9 @@ def adamw(
         {"params": [p for name, p in named if not _decays(name, p)], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=named[0][1].is_cuda)
+    sharded = any(isinstance(p, DTensor) for _, p in named)  # one kernel cannot take shards and whole tensors together
+    fused = named[0][1].is_cuda and not sharded
+    return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused, foreach=False if sharded or fused else None)
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

@@ -74,7 +74,7 @@ class LastCheckpoint(Checkpoint):
         return checkpoint_folder(trainer, self.folder) / LAST
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """This run goes on from another."""
+        """Remember that the run goes on from another."""
         self._resumed = True
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

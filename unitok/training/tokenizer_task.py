@@ -274,16 +274,16 @@ class TokenizerTask(BaseTask):
                 replace_entries(tokenizer.quantizer.codebooks, entries, where)  # type: ignore[union-attr,arg-type]
 
     def _report(self, stage: str, use: Any) -> None:
-        for book, (share, perplexity) in enumerate(zip(use.share, use.perplexity, strict=True)):
+        shares, perplexities = use.share.reshape(-1), use.perplexity.reshape(-1)
+        for book, (share, perplexity) in enumerate(zip(shares, perplexities, strict=True)):
             self.log(f"{stage}/usage_{book}", share)
             self.log(f"{stage}/perplexity_{book}", perplexity)
-        self.log(f"{stage}/usage", use.share.mean(), prog_bar=True)
-        if stage == "train" and float(use.share.min()) < self.codebooks.alarm:
-            shares = ", ".join(f"{float(share):.1%}" for share in use.share)
+        self.log(f"{stage}/usage", shares.mean(), prog_bar=True)
+        if stage == "train" and float(shares.min()) < self.codebooks.alarm:
             logger.warning(
                 "step %d: codebook use %s falls under alarm=%g; codebooks.from_data and codebooks.restart help",
                 self.global_step,
-                shares,
+                ", ".join(f"{float(share):.1%}" for share in shares),
                 self.codebooks.alarm,
             )
 
