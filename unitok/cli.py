@@ -106,7 +106,7 @@ def _parse(name: str, function: Callable[..., Any], words: list[str]) -> dict[st
         flags, options = _argument(parameter, hints[parameter.name])
         parser.add_argument(*flags, help=helps.get(parameter.name, ""), **options)
     try:
-        return vars(parser.parse_args(words))
+        return parser.parse_args(words).as_dict()
     except ArgumentError as error:
         raise ValueError(f"{error} ({_prog(name)} --help says more)") from error
 

@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 
 class Usage(NamedTuple):
-    """Use of K codebooks.
+    """Use of K codebooks; torchmetrics drops the axis of (K,) where K is 1.
 
     Attributes:
         share: (K,) fraction of entries that are alive: met with a frequency over 1 % of the uniform one.

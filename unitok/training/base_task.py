@@ -5,16 +5,19 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from unitok.training.schedules import warmup_cosine
+from unitok.training.sharding import average_replicated, clip_gradient, lerp, shard
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class BaseTask(LightningModule, ABC):
         self.automatic_optimization = False
         self.optimization, self.averaged = optimization, averaged
         self.average: nn.Module | None = None
+        self._configured = False
         self.batches_seen = 0
         self.seed: int | None = None
 
@@ -113,9 +117,14 @@ class BaseTask(LightningModule, ABC):
         return max(1, int(batches) // self.optimization.accumulate)
 
     def configure_model(self) -> None:
-        """Make the moving average's copy, once."""
-        if self.optimization.ema and self.average is None:
+        """Make the moving average's copy, and shard under ModelParallelStrategy; once."""
+        if self._configured:
+            return
+        self._configured = True
+        if self.optimization.ema:
             self.average = deepcopy(getattr(self, self.averaged)).requires_grad_(False).eval()
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """AdamW, and Muon where it is asked for, with their schedule; a task with an adversary appends another."""
@@ -124,6 +133,8 @@ class BaseTask(LightningModule, ABC):
         linear = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)} if options.muon_lr else set()
         matrices = [p for _, p in named if id(p) in linear]
         others = [(name, p) for name, p in named if id(p) not in linear]
+        if any(isinstance(p, DTensor) for p in matrices):
+            raise ValueError(f"muon_lr={options.muon_lr} does not know sharded weights: set it to 0 under this strategy")
         optimizers: list[Optimizer] = [adamw(others, options.lr, options.betas, options.weight_decay, options.eps)]
         if matrices:
             optimizers.append(Muon(matrices, options.muon_lr, options.weight_decay, adjust_lr_fn="original"))
@@ -150,11 +161,11 @@ class BaseTask(LightningModule, ABC):
             with nullcontext() if last else self._unsynchronised():
                 self.manual_backward(losses.backward / count)
         self.batches_seen += 1
+        values = {**losses.terms, **(self._clip() if last else {})}
+        means = self._check_finite(values)
         if last:
-            norms = self._clip()
-            self._check_finite({**losses.terms, **norms})
             self._step()
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.terms.items()})
+        self.log_dict({f"train/{name}": value for name, value in means.items()})
         return {"loss": losses.backward.detach()}
 
     def _clip(self) -> dict[str, Tensor]:
@@ -162,10 +173,10 @@ class BaseTask(LightningModule, ABC):
         norms = {}
         for index, optimizer in enumerate(self._optimizers()):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self.optimization.clip)
+            if self.device_mesh is not None:
+                average_replicated(parameters)
             name = "gradient" if index == 0 else f"gradient_{index + 1}"
-            norms[name] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        self.log("train/gradient_norm", norms["gradient"])
+            norms[name] = clip_gradient(parameters, self.optimization.clip)
         return norms
 
     def _step(self) -> None:
@@ -192,7 +203,7 @@ class BaseTask(LightningModule, ABC):
             return
         decay = min(self.optimization.ema, (1 + self.global_step) / (10 + self.global_step))
         source = getattr(self, self.averaged)
-        torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in source.parameters()], 1 - decay)
+        lerp(self.average.parameters(), source.parameters(), 1 - decay)
         for kept, buffer in zip(self.average.buffers(), source.buffers(), strict=True):
             kept.copy_(buffer)
 
@@ -209,16 +220,23 @@ class BaseTask(LightningModule, ABC):
         number = (seed + 1_000_003 * (self.batches_seen * self.trainer.world_size + self.global_rank)) % 2**63
         return _randomness(number, self.device)
 
-    def _check_finite(self, values: dict[str, Tensor]) -> None:
-        """One look at all of them together, the only place where a GPU is waited for."""
-        finite = torch.stack([value.detach().float().reshape(()) for value in values.values()]).isfinite()
-        if bool(finite.all()):
-            return
-        names = [f"{n} = {float(v.detach())}" for (n, v), good in zip(values.items(), finite, strict=True) if not good]
-        raise NotFiniteError(
-            f"not finite at step {self.global_step}: {', '.join(names)}. The step was not made and the last checkpoint "
-            f"is good; resume from it with a lower lr, a longer warm-up or precision 32-true"
-        )
+    def _check_finite(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over ranks by one reduction, so that all ranks stop together; here a GPU is waited for, once a step."""
+        means = self.mean_over_ranks(torch.stack([v.detach().float().reshape(()) for v in values.values()]))
+        bad = [f"{name} = {value}" for name, value in zip(values, means.tolist(), strict=True) if not isfinite(value)]
+        if bad:
+            raise NotFiniteError(
+                f"not finite at step {self.global_step}: {', '.join(bad)}. The step was not made and the last "
+                f"checkpoint is good; go on from it with a lower lr, a longer warm-up or precision 32-true"
+            )
+        return dict(zip(values, means.unbind(), strict=True))
+
+    def mean_over_ranks(self, tensor: Tensor) -> Tensor:
+        """The same tensor on every rank."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return tensor
+        mean: Tensor = self.trainer.strategy.reduce(tensor, reduce_op="mean")
+        return mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what resuming exactly needs beyond weights, optimizers, schedules and data."""
@@ -254,7 +272,8 @@ def adamw(
         {"params": [p for name, p in named if not _decays(name, p)], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+    sharded = any(isinstance(p, DTensor) for _, p in named)  # one kernel cannot take shards and whole tensors together
+    return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=not sharded, foreach=False if sharded else None)
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

@@ -67,22 +67,27 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, every_n_steps: int = 500, folder: str | None = None) -> None:
         self.every_n_steps, self.folder = every_n_steps, folder
         self._saved = -1
-        self._between = False
+        self._between, self._resumed = False, False
 
     def path(self, trainer: Trainer) -> Path:
         """The file."""
         return checkpoint_folder(trainer, self.folder) / LAST
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember that the run goes on from another."""
+        self._resumed = True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that is not resumed must not write over one that could be.
 
         Raises:
             ValueError: there is a run in this folder already.
         """
-        if stage == "fit" and trainer.ckpt_path is None and self.path(trainer).exists() and not trainer.fast_dev_run:
+        path = self.path(trainer)
+        if not self._resumed and path.exists() and not trainer.fast_dev_run:
             raise ValueError(
-                f"{self.path(trainer)} is there from an earlier run: go on from it with --ckpt_path "
-                f"{self.path(trainer)}, or start anew in another --trainer.default_root_dir"
+                f"{path} is there from an earlier run: go on from it with --ckpt_path {path}, "
+                f"or start anew in another --trainer.default_root_dir"
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -109,7 +114,7 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved and not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.path(trainer))
+            trainer.save_checkpoint(self.path(trainer), weights_only=False)  # optimizers and position too
             self._saved = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:

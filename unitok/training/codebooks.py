@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import functional as F
 
 
@@ -30,9 +29,5 @@ def replace_entries(codebooks: Tensor, entries: Tensor, where: Tensor, length: f
 
     Only directions matter to the codes; the length sets how far one optimizer step turns an entry.
     """
-    whole: Tensor = codebooks.full_tensor() if isinstance(codebooks, DTensor) else codebooks
-    scaled = entries.to(whole.dtype) * (whole.norm(dim=-1).mean() if length is None else length)
-    changed = torch.where(where.unsqueeze(-1), scaled, whole)
-    if isinstance(codebooks, DTensor):
-        changed = distribute_tensor(changed, codebooks.device_mesh, codebooks.placements)
-    codebooks.copy_(changed)
+    scaled = entries.to(codebooks.dtype) * (codebooks.norm(dim=-1).mean() if length is None else length)
+    codebooks.copy_(torch.where(where.unsqueeze(-1), scaled, codebooks))

@@ -197,7 +197,7 @@ class TokenizerTask(BaseTask):
             self.adversary,
             moment,
             self.weights.adversarial,
-            self._mean_over_ranks,
+            self.mean_over_ranks,
         )
         real, fake = 2 * images - 1, 2 * leaf.detach() - 1
         loss, consistency = judge(real, fake, self.discriminator, self.adversary, moment, self.weights.consistency)
@@ -248,11 +248,6 @@ class TokenizerTask(BaseTask):
         total = self.total_steps if self._trainer is not None else 1
         return Moment.at(self.global_step, total, self.adversary)
 
-    def _mean_over_ranks(self, tensor: Tensor) -> Tensor:
-        if self._trainer is None or self.trainer.world_size == 1:
-            return tensor
-        return self.trainer.strategy.reduce(tensor, reduce_op="mean")
-
     @torch.no_grad()
     def _tend_codebooks(self, images: Tensor) -> None:
         """Before the first batch draw entries from data; after every window log use, and draw dead entries anew."""
@@ -279,16 +274,16 @@ class TokenizerTask(BaseTask):
                 replace_entries(tokenizer.quantizer.codebooks, entries, where, length)  # type: ignore[union-attr,arg-type]
 
     def _report(self, stage: str, use: Any) -> None:
-        for book, (share, perplexity) in enumerate(zip(use.share, use.perplexity, strict=True)):
+        shares, perplexities = use.share.reshape(-1), use.perplexity.reshape(-1)
+        for book, (share, perplexity) in enumerate(zip(shares, perplexities, strict=True)):
             self.log(f"{stage}/usage_{book}", share)
             self.log(f"{stage}/perplexity_{book}", perplexity)
-        self.log(f"{stage}/usage", use.share.mean(), prog_bar=True)
-        if stage == "train" and float(use.share.min()) < self.codebooks.alarm:
-            shares = ", ".join(f"{float(share):.1%}" for share in use.share)
+        self.log(f"{stage}/usage", shares.mean(), prog_bar=True)
+        if stage == "train" and float(shares.min()) < self.codebooks.alarm:
             logger.warning(
                 "step %d: codebook use %s falls under alarm=%g; codebooks.from_data and codebooks.restart help",
                 self.global_step,
-                shares,
+                ", ".join(f"{float(share):.1%}" for share in shares),
                 self.codebooks.alarm,
             )
 

@@ -1,0 +1,45 @@
+"""Two ranks with half the batch are one process with the whole."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_resume import SCRIPT, lines, small_run
+
+
+def losses(folder):
+    return [[float.fromhex(value) for value in line.split(",")[1:]] for line in lines(folder)]
+
+
+def compare(one, two):
+    for a, b in zip(losses(one), losses(two), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    first, second = (torch.load(folder / "gradients.pt", weights_only=True) for folder in (one, two))
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        torch.testing.assert_close(second[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_two_ranks_of_ddp(tmp_path):
+    assert small_run(tmp_path / "one", 2, "--plain").returncode == 0
+    ran = small_run(tmp_path / "two", 2, "--plain", "--ranks", 2, "--strategy", "ddp")
+    assert ran.returncode == 0, ran.stderr
+    compare(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_shards_and_their_checkpoint_in_one_process(tmp_path):
+    assert small_run(tmp_path / "one", 2, "--plain").returncode == 0
+    ran = small_run(tmp_path / "two", 2, "--plain", "--ranks", 2, "--strategy", "sharded")
+    assert ran.returncode == 0, ran.stderr
+    compare(tmp_path / "one", tmp_path / "two")
+    folder = tmp_path / "two" / "checkpoints" / "last.ckpt"
+    command = [sys.executable, "-m", "lightning.pytorch.utilities.consolidate_checkpoint", str(folder)]
+    subprocess.run(command, check=True)
+    whole = torch.load(f"{folder}.consolidated", weights_only=True)["state_dict"]
+    alone = torch.load(tmp_path / "one" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert whole.keys() == alone.keys()
+    for name, tensor in alone.items():
+        torch.testing.assert_close(whole[name], tensor, atol=2e-3, rtol=0, msg=name)  # two steps of Adam at lr 1e-3
+    assert SCRIPT.is_file()

@@ -1,0 +1,68 @@
+"""Sharded training (FSDP2): the transformer stacks in shards, everything else whole on every rank.
+
+Lightning carries two optimizers under manual optimization with sharding in `ModelParallelStrategy` only: `FSDPStrategy`
+(FSDP1) saves one optimizer and flattens parameters, so that weight decay by shape and the last layer of the adaptive
+weight are lost. The stacks hold nearly all parameters (ViTamin-L: 31 blocks twice, and the text tower). What is left,
+the convolutions, projectors, codebooks and heads, is replicated and its gradient averaged by the task: the adaptive
+weight can then ask for the gradient of the last layer without waking the shards. The word table is replicated too.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from unitok.layers import Blocks
+
+
+def shard(module: nn.Module, mesh: Any) -> None:
+    """Give every rank the weights of the first, then shard each transformer stack of `module` over a 1-D mesh."""
+    from open_clip.transformer import Transformer
+    from torch.distributed.fsdp import fully_shard
+
+    for tensor in (*module.parameters(), *module.buffers()):
+        torch.distributed.broadcast(tensor.detach(), 0)
+    for stack in list(module.modules()):
+        if isinstance(stack, Blocks):
+            blocks: Iterable[nn.Module] = stack
+        elif isinstance(stack, Transformer):
+            blocks = stack.resblocks
+        else:
+            continue
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(stack, mesh=mesh)
+
+
+def average_replicated(parameters: Iterable[Tensor]) -> None:
+    """Mean over ranks of the gradient of every parameter that is not sharded, where any is."""
+    parameters = list(parameters)
+    if not any(isinstance(p, DTensor) for p in parameters):
+        return
+    for parameter in parameters:
+        if parameter.grad is not None and not isinstance(parameter, DTensor):
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= torch.distributed.get_world_size()
+
+
+def clip_gradient(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Clip by the norm over sharded and whole parameters together; () that norm before clipping."""
+    with_gradient = [p for p in parameters if p.grad is not None]
+    kinds = [[p for p in with_gradient if isinstance(p, DTensor) is sharded] for sharded in (True, False)]
+    norms = [nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds if kind]
+    norm = torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]).norm()
+    for kind in kinds:
+        if kind:
+            nn.utils.clip_grads_with_norm_(kind, largest, norm)
+    return norm
+
+
+def lerp(targets: Iterable[Tensor], sources: Iterable[Tensor], weight: float) -> None:
+    """Move each target towards its source, sharded or whole."""
+    pairs = list(zip(targets, sources, strict=True))
+    for sharded in (True, False):
+        kind = [pair for pair in pairs if isinstance(pair[0], DTensor) is sharded]
+        if kind:
+            torch._foreach_lerp_([a for a, _ in kind], [b.detach() for _, b in kind], weight)
