@@ -23,6 +23,12 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
         "millions of photos -> shards of codes; goes on where it was stopped",
     ),
     "merge": ("unitok.bulk.merging:merge", "outputs of tokenize, made by one tokenizer -> one"),
+    "eval reconstruction": ("unitok.evaluation.reconstruction:reconstruction", "rFID, PSNR, SSIM, LPIPS, usage, bits"),
+    "eval zero-shot": ("unitok.evaluation.zero_shot:zero_shot", "accuracy by class names, or recall of captions"),
+    "eval probe": ("unitok.evaluation.probe:probe", "kNN and linear probe: what quantization costs"),
+    "eval speed": ("unitok.evaluation.throughput:speed", "images/s, latency, memory, GFLOPs, beside another tokenizer"),
+    "eval compare": ("unitok.evaluation.tables:compare", "reports side by side, where their protocols are alike"),
+    "report": ("unitok.evaluation.page:report", "reports -> one HTML page, and the README's tables"),
     "fit": ("unitok.training.cli:main", "train, from a recipe"),
     "validate": ("unitok.training.cli:main", "run a recipe's validation"),
     "test": ("unitok.training.cli:main", "run a recipe's test"),
@@ -30,8 +36,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
 """A function called `main` gets the command and its words as they are; any other gets a parser made from its signature.
 
 In that parser a list without default is a positional of one word or more, a sequence whose default is empty one of any
-number, another parameter without default a positional, a parameter with default an option, and `output` is always an
-option, also called -o.
+number, another parameter without default a positional (or, keyword-only, an option that must be given), a parameter
+with default an option, and `output` is always an option, also called -o.
 """
 
 
@@ -112,15 +118,15 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[list[str], dict[
         hint = str  # a name or the thing itself: words can only name it
     several = get_origin(hint) in (list, Sequence)
     kind = get_args(hint)[0] if several else hint
-    if default is parameter.empty and parameter.name == "output":
-        return ["-o", flag], {"type": kind, "required": True}
+    flags = ["-o", flag] if parameter.name == "output" else [flag]
+    if default is parameter.empty and (parameter.kind is parameter.KEYWORD_ONLY or parameter.name == "output"):
+        return flags, {"type": kind, "required": True}
     if default is parameter.empty:
         return [parameter.name], {"type": kind, **({"nargs": "+"} if several else {})}
     if several and default is not None and not default:
         return [parameter.name], {"type": kind, "nargs": "*", "default": []}
     if hint is bool and default is False:
         return [flag], {"action": "store_true"}
-    flags = ["-o", flag] if parameter.name == "output" else [flag]
     return flags, {"type": kind, "default": default, **({"nargs": "+"} if several else {})}
 
 

@@ -138,7 +138,9 @@ def read_checkpoint(path: Path, **published: Any) -> Published:
         reason = str(error).split("\n")[0]
         raise ValueError(f"{path} is refused: it holds more than weights and plain values ({reason})") from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{path} is not a readable checkpoint: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     for reader in READERS:

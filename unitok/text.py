@@ -86,9 +86,12 @@ class ContrastiveHead(nn.Module):
         """(B, L) text ids -> (B, E).
 
         Raises:
-            ValueError: this tokenizer was loaded without its text tower.
+            ValueError: this tokenizer was loaded without its text tower, or L is not the tower's context length.
         """
         if self.text is None:
             raise ValueError('the text tower was not loaded; load the tokenizer with parts="all"')
+        length = self.text.positional_embedding.shape[0]
+        if text_ids.ndim != 2 or text_ids.shape[1] != length:
+            raise ValueError(f"text ids must have shape (B, {length}), padded with 0, got {tuple(text_ids.shape)}")
         embedding: Tensor = self.text(text_ids)
         return F.normalize(embedding, dim=-1) if normalize else embedding

@@ -1,4 +1,4 @@
-"""The multi-codebook quantizer alone: losses, codes and gradients of three shapes, from an independent implementation."""
+"""The multi-codebook quantizer alone: losses, codes and gradients, against numbers of an independent one."""
 
 from typing import Any
 

@@ -19,6 +19,7 @@ N(0, 1).  Scale rules, first match wins (float64 throughout, one cast at the end
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,5 +56,5 @@ def tensor_for(key, shape, dtype=torch.float32):
 
 def state_dict_from_keys(keys):
     """keys.json (a path or its content, {key: {shape, dtype}}) -> a full state dict."""
-    spec = json.load(open(keys)) if isinstance(keys, str) else keys
+    spec = json.loads(Path(keys).read_text()) if isinstance(keys, str) else keys
     return {k: tensor_for(k, v["shape"], getattr(torch, v["dtype"])) for k, v in spec.items()}

@@ -165,6 +165,8 @@ def read_codes(path: Path) -> Codes:
         raise ValueError(f"{path}: its metadata cannot be read: {error!r}") from error
     if counts != {grid: len(part) for grid, part in grids.items()}:
         raise ValueError(f"{path} names {counts} photos but holds codes of { {g: len(p) for g, p in grids.items()} }")
+    if wrong := {grid: part.dtype for grid, part in grids.items() if part.is_floating_point()}:
+        raise ValueError(f"{path}: codes must be integers, not {wrong}")
     return Codes(grids, names, about)
 
 

@@ -95,4 +95,4 @@ def _save(tokenizer: Tokenizer, title: str, rows: list[Comparison], path: Path) 
     cost = f"each token is {books} codes out of {entries} = {tokenizer.bits_per_token:g} bits"
     picture = draw(rows, title, cost)
     with replacing(path) as temporary:
-        picture.save(temporary, optimize=True)
+        picture.save(temporary)

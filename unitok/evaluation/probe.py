@@ -35,6 +35,7 @@ class Pooled(NamedTuple):
 
 
 def probe(
+    *,
     train: str,
     data: str,
     tokenizer: str = "unitok_tiny",

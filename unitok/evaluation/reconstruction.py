@@ -18,6 +18,7 @@ from unitok.files import replacing
 
 
 def reconstruction(
+    *,
     data: str,
     tokenizer: str = "unitok_tiny",
     output: Path | None = None,

@@ -159,19 +159,15 @@ class OpenClip(nn.Module):
     """Any model of open_clip behind a tokenizer's two embedding words; it has no codes and decodes nothing.
 
     Args:
-        name: open_clip's model name, e.g. "ViT-B-32".
-        pretrained: its tag, or a weights file; None leaves random weights.
+        model: open_clip's.
+        text_ids: its tokenizer: texts -> (B, L) ids.
     """
 
-    def __init__(self, name: str, pretrained: str | None = None) -> None:
+    def __init__(self, model: nn.Module, text_ids: Callable[[list[str]], Tensor]) -> None:
         super().__init__()
-        import open_clip
-
-        if name not in open_clip.list_models() and not name.startswith(("hf-hub:", "local-dir:")):
-            raise ValueError(f"open_clip knows no model {name!r}; open_clip.list_models() names them")
-        self.model = open_clip.create_model(name, pretrained=pretrained)
-        self.text_ids: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(name)
-        visual: Any = self.model.visual
+        self.model: Any = model
+        self.text_ids = text_ids
+        visual = self.model.visual
         self.image_size: int = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
         self.mean: Tensor
         self.std: Tensor
@@ -235,13 +231,20 @@ def open_model(name: str, dtype: torch.dtype, device: torch.device) -> Any:
     if kind == "diffusers":
         rival: Any = DiffusersAutoencoder(argument)
     elif kind == "open_clip":
-        model, _, pretrained = argument.partition("@")
-        rival = OpenClip(model, pretrained or None)
+        rival = _open_clip(*argument.split("@", 1))
     elif kind.endswith(".py"):
         rival = _adapter(Path(kind), argument)
     else:
         raise ValueError(f"{name}: {kind!r} is not one of jpeg, webp, diffusers, open_clip or a .py file")
     return rival.eval().to(device, dtype) if isinstance(rival, nn.Module) else rival
+
+
+def _open_clip(name: str, pretrained: str | None = None) -> OpenClip:
+    import open_clip
+
+    if name not in open_clip.list_models() and not name.startswith(("hf-hub:", "local-dir:")):
+        raise ValueError(f"open_clip knows no model {name!r}; open_clip.list_models() names them")
+    return OpenClip(open_clip.create_model(name, pretrained=pretrained), open_clip.get_tokenizer(name))
 
 
 def _adapter(path: Path, argument: str) -> Any:

@@ -9,10 +9,17 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from unitok.evaluation.judges import Judges
 from unitok.evaluation.ranks import Ranks
 from unitok.evaluation.rivals import bits_of
+from unitok.metrics.codebook_usage import CodebookUsage
 from unitok.metrics.frechet import FeatureStatistics, Gaussian, frechet_distance
 
 PSNR_CAP = 100.0
 """An image that comes back exactly counts as 100 dB in the mean, not as infinity."""
+
+SSIM_BORDER = 5
+"""Half the 11 x 11 window: the border where it hangs over the edge does not count, as in the paper and scikit-image.
+
+torchmetrics' own mean counts it, on reflected pixels, and differs by up to some hundredths on small images.
+"""
 
 
 class Tally:
@@ -31,7 +38,9 @@ class Tally:
         self._originals = FeatureStatistics(dim) if dim and count_originals else None
         self._indices: list[int] = []
         self._measures: list[Tensor] = []
-        self._counts: Tensor | None = None
+        self._usage: CodebookUsage | None = None
+        if hasattr(model, "codebook_size"):  # what it stores are codes (B, K, h, w) in [0, V)
+            self._usage = CodebookUsage(getattr(model, "num_codebooks", 1), model.codebook_size)
         self._pixels = 0
 
     @torch.no_grad()
@@ -46,8 +55,8 @@ class Tally:
         self._pixels = images.shape[2] * images.shape[3]
         bits = torch.tensor(bits_of(self.model, stored), dtype=torch.float64)
         self._measures.append(torch.stack([bits, *self._measure(images.float() / 255, copies.float() / 255)], dim=1))
-        if isinstance(stored, Tensor) and not stored.is_floating_point():
-            self._count(stored)
+        if self._usage is not None:
+            self._usage.to(images.device).update(stored)
         if self.judges.features is not None:
             for statistics, seen in ((self._copies, copies), (self._originals, images)):
                 if statistics is not None:
@@ -66,7 +75,12 @@ class Tally:
         figures: dict[str, Any] = dict(zip(names, measures.mean(0).tolist(), strict=True))
         figures["bits_per_pixel"] = figures["bits_per_image"] / parts[0][2]
         figures["compression_ratio"] = 24 / figures["bits_per_pixel"]
-        figures |= self._usage(ranks)
+        if self._usage is not None:
+            usage = self._usage.compute()
+            figures["codebook_usage"] = float(usage.share.mean())
+            figures["codebook_perplexity"] = float(usage.perplexity.mean())
+            figures["codebook_usage_each"] = usage.share.tolist()
+            figures["codebook_perplexity_each"] = usage.perplexity.tolist()
         if self._copies is not None and self.judges.features is not None:
             reference = reference or (self._originals.compute() if self._originals is not None else None)
             copies = self._copies.compute()
@@ -77,39 +91,14 @@ class Tally:
     def _measure(self, images: Tensor, copies: Tensor) -> list[Tensor]:
         """(B, 3, H, W) floats in [0, 1], twice -> (B,) float64 of PSNR, SSIM, L1 and, where there is a judge, LPIPS."""
         psnr = peak_signal_noise_ratio(copies, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
-        ssim = structural_similarity_index_measure(copies, images, data_range=1.0, reduction="none")
-        assert isinstance(ssim, Tensor)
-        found = [psnr.clamp(max=PSNR_CAP), ssim.reshape(-1), (copies - images).abs().mean((1, 2, 3))]
+        _, ssim = structural_similarity_index_measure(
+            copies, images, data_range=1.0, reduction="none", return_full_image=True
+        )
+        inside = ssim[..., SSIM_BORDER:-SSIM_BORDER, SSIM_BORDER:-SSIM_BORDER].mean((1, 2, 3))
+        found = [psnr.clamp(max=PSNR_CAP), inside, (copies - images).abs().mean((1, 2, 3))]
         if self.judges.lpips is not None:
             found.append(self.judges.lpips(copies * 2 - 1, images * 2 - 1).flatten())
         return [values.double().cpu() for values in found]
-
-    def _count(self, codes: Tensor) -> None:
-        """Add (B, K, h, w) codes to the (K, V) histogram."""
-        books, size = codes.shape[1], self.model.codebook_size
-        offsets = torch.arange(books, device=codes.device).view(1, -1, 1, 1) * size
-        counts = torch.bincount((codes + offsets).flatten(), minlength=books * size).view(books, size)
-        self._counts = counts if self._counts is None else self._counts + counts
-
-    def _usage(self, ranks: Ranks) -> dict[str, Any]:
-        """Share of entries that occurred and exp(entropy), mean and by codebook; nothing for what has no codes."""
-        parts = [
-            counts
-            for counts in ranks.gather(None if self._counts is None else self._counts.cpu())
-            if counts is not None
-        ]
-        if not parts:
-            return {}
-        counts = torch.stack(parts).sum(0)
-        shares = counts.double() / counts.sum(1, keepdim=True)
-        usage = (counts > 0).double().mean(1)
-        perplexity = (-torch.xlogy(shares, shares).sum(1)).exp()
-        return {
-            "codebook_usage": float(usage.mean()),
-            "codebook_perplexity": float(perplexity.mean()),
-            "codebook_usage_each": usage.tolist(),
-            "codebook_perplexity_each": perplexity.tolist(),
-        }
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from unitok.evaluation.rivals import DTYPES, Precision, open_model, tokens_of
 
 
 def zero_shot(
+    *,
     data: str,
     tokenizer: str = "unitok_tiny",
     output: Path | None = None,

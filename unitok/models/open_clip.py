@@ -89,6 +89,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is refused: it holds more than weights and plain values") from error
     except (SafetensorError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{path} is not a readable checkpoint: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else {}
     return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}

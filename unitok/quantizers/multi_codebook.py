@@ -68,7 +68,7 @@ class MultiCodebookQuantizer(nn.Module):
             ValueError: wrong dtype, number of axes or of codebooks, or a code outside [0, V) (see `check_codes`).
         """
         check_codes(codes, self.num_codebooks, self.codebook_size, validate)
-        unit = self.unit_codebooks
+        unit, codes = self.unit_codebooks, codes.long()  # torch takes uint8 for a mask, and int16 not at all
         return torch.cat([unit[k][codes[:, k]] for k in range(self.num_codebooks)], dim=-1)
 
     def forward(self, latents: Tensor) -> Quantized:

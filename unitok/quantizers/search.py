@@ -14,7 +14,7 @@ def nearest(vectors: Tensor, codebook: Tensor, offset: Tensor | None = None) -> 
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors, table = vectors.float(), codebook.float().T
-        rows = _rows(*codebook.shape, vectors.device.type)
+        rows = _rows(codebook.shape[0], codebook.shape[1], vectors.device.type)
         best = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
         for start in range(0, len(vectors), rows):
             scores = vectors[start : start + rows] @ table

@@ -1,21 +1,19 @@
 """Batches with a position: an epoch can be left anywhere and taken up again, batch for batch, decoding none twice."""
 
-import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from unitok.training.crops import Crop, Pixels
+from unitok.training.crops import Crop
 
 Tokenize = Callable[[str], Tensor]
 
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
-"""What a corrupt image file may raise."""
+BROKEN = (OSError, ValueError)
+"""What a corrupt sample raises."""
 
 PATIENCE = 100
 """This many corrupt samples in a row are no longer bad luck."""
@@ -31,7 +29,7 @@ class Batch(NamedTuple):
 class Sample(NamedTuple):
     """One (3, S, S) uint8 image, its (L,) int64 text ids, and what was found corrupt on the way to it."""
 
-    image: Pixels
+    image: Tensor
     text_ids: Tensor | None
     problems: tuple[str, ...] = ()
 
@@ -73,7 +71,7 @@ class Reader:
 
 def stack(samples: Sequence[Sample]) -> Loaded:
     """B samples -> one batch, with everything that was found corrupt."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    images = torch.stack([sample.image for sample in samples])
     texts = [sample.text_ids for sample in samples if sample.text_ids is not None]
     problems = [problem for sample in samples for problem in sample.problems]
     return Loaded(Batch(images, torch.stack(texts) if texts else None), problems)

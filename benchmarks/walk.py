@@ -1,0 +1,81 @@
+"""Speed of UniTok-Large's walk on this machine, sub-pixel against plain and bfloat16 against float32.
+
+Weights follow the fixtures' fill rule: speed does not depend on them, shares of equal codes do (random weights are
+the worst case). CPU seconds of one thread, so that other work on the machine does not count.
+"""
+
+import copy
+import sys
+import time
+from pathlib import Path
+
+import torch
+from timing import interleave, write_result
+from torch import Tensor
+
+from unitok.layers import UpsampleConv
+from unitok.tokenizer import Tokenizer
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "parity"))
+from unitok_weights import filled, golden
+
+
+def plain_form(tokenizer: Tokenizer) -> Tokenizer:
+    """The same weights, up-convolutions computed as they are written down."""
+    tokenizer = copy.copy(tokenizer)
+    tokenizer._modules = {**tokenizer._modules, "decoder": copy.deepcopy(tokenizer.decoder)}
+    for module in tokenizer.decoder.modules():
+        if isinstance(module, UpsampleConv):
+            module.sub_pixel = False
+    return tokenizer
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    images = golden("large", "golden.safetensors")["image_u8"][:1].permute(0, 3, 1, 2).float() / 255
+    exact = filled("large")
+    exact.contrast = None
+    plain, half = plain_form(exact), copy.deepcopy(exact).bfloat16()
+    codes = exact.encode(images)
+    kept: dict[str, Tensor] = {}
+    seconds = interleave(
+        {
+            "encode float32": lambda: kept.update(codes=exact.encode(images)),
+            "encode bfloat16": lambda: kept.update(codes16=half.encode(images)),
+            "decode float32 plain": lambda: kept.update(plain=plain.decode(codes)),
+            "decode float32": lambda: kept.update(rec=exact.decode(codes)),
+            "decode bfloat16": lambda: kept.update(rec16=half.decode(codes)),
+        },
+        repeats=3,
+        clock=time.process_time,
+    )
+    error = (kept["rec"] - kept["rec16"]).abs()
+    figures = {
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "float32 decode, plain / sub-pixel": seconds["decode float32 plain"] / seconds["decode float32"],
+        "largest pixel difference, plain and sub-pixel": (kept["plain"] - kept["rec"]).abs().max().item(),
+        "encode, float32 / bfloat16": seconds["encode float32"] / seconds["encode bfloat16"],
+        "decode, float32 / bfloat16": seconds["decode float32"] / seconds["decode bfloat16"],
+        "decode, float32 plain / bfloat16": seconds["decode float32 plain"] / seconds["decode bfloat16"],
+        "codes equal in bfloat16": (kept["codes16"] == kept["codes"]).float().mean().item(),
+        "pixel difference of bfloat16, mean": error.mean().item(),
+        "bfloat16 / float32 matrix product of 2048^3": product_ratio(),
+    }
+    write_result(
+        "walk",
+        figures,
+        data="one 256 x 256 image, UniTok-Large with weights of the fill rule",
+        protocol="process CPU seconds, one thread, batch 1, five variants interleaved, median of 3 after 1 warm-up",
+    )
+
+
+def product_ratio() -> float:
+    """How much faster this CPU multiplies bfloat16 matrices: the ceiling of the ratios above."""
+    a = torch.randn(2048, 2048)
+    b = a.bfloat16()
+    seconds = interleave({"float32": lambda: a @ a, "bfloat16": lambda: b @ b}, clock=time.process_time)
+    return seconds["float32"] / seconds["bfloat16"]
+
+
+if __name__ == "__main__":
+    main()
