@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command -> (module:function, one lin
     "reconstruct": ("unitok.commands.reconstruct:reconstruct", "photos there and back, side by side in one picture"),
     "encode": ("unitok.commands.codes:encode", "photos and folders -> one file of codes"),
     "decode": ("unitok.commands.codes:decode", "a file of codes -> photos"),
+    "codebook": ("unitok.commands.codebook:codebook", "a language model's embedding -> a text-aligned codebook"),
+    "words": ("unitok.commands.words:words", "the word of each region of a photo, drawn over it"),
     "convert": ("unitok.commands.tokenizers:convert", "a published checkpoint -> a folder that loads fast and safely"),
     "tokenize": (
         "unitok.bulk.tokenize:tokenize",
@@ -111,7 +113,8 @@ def _parse(name: str, function: Callable[..., Any], words: list[str]) -> dict[st
 
 def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[list[str], dict[str, Any]]:
     """A parameter -> the flags and options of its argument."""
-    flag, default = "--" + parameter.name.replace("_", "-"), parameter.default
+    flag, default = "--" + parameter.name.rstrip("_").replace("_", "-"), parameter.default  # from_ is --from
+    named = {"dest": parameter.name} if parameter.name.endswith("_") else {}
     if get_origin(hint) is not Literal and type(None) in get_args(hint):  # X | None: None is said by leaving it out
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is not Literal and str in get_args(hint) and get_origin(hint) not in (list, Sequence):
@@ -120,14 +123,14 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> tuple[list[str], dict[
     kind = get_args(hint)[0] if several else hint
     flags = ["-o", flag] if parameter.name == "output" else [flag]
     if default is parameter.empty and (parameter.kind is parameter.KEYWORD_ONLY or parameter.name == "output"):
-        return flags, {"type": kind, "required": True}
+        return flags, {"type": kind, "required": True, **named}
     if default is parameter.empty:
         return [parameter.name], {"type": kind, **({"nargs": "+"} if several else {})}
     if several and default is not None and not default:
         return [parameter.name], {"type": kind, "nargs": "*", "default": []}
     if hint is bool and default is False:
         return [flag], {"action": "store_true"}
-    return flags, {"type": kind, "default": default, **({"nargs": "+"} if several else {})}
+    return flags, {"type": kind, "default": default, **named, **({"nargs": "+"} if several else {})}
 
 
 def _helps(function: Callable[..., Any]) -> dict[str, str]:

@@ -1,10 +1,9 @@
 """Tokenizers by name, folder, published file or Hub repository; nothing that is read here is ever executed."""
 
 import hashlib
+import inspect
 import json
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from unitok.files import replacing, sha256
 from unitok.models import READERS, TOKENIZERS
-from unitok.models.catalogue import Published, check_arguments
+from unitok.models.catalogue import Published, check_arguments, open_checkpoint
 from unitok.tokenizer import Tokenizer
 
 Parts = Literal["all", "encode", "decode"]
@@ -132,19 +131,12 @@ def read_checkpoint(path: Path, **published: Any) -> Published:
     Raises:
         ValueError: not a checkpoint, one that holds more than weights and plain values, or of an unknown kind.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"{path} is refused: it holds more than weights and plain values ({reason})") from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint: {(str(error) or repr(error)).splitlines()[0]}"
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    checkpoint = open_checkpoint(path)
     for reader in READERS:
-        if (found := reader(checkpoint, **published)) is not None:
+        known = list(inspect.signature(reader).parameters)[1:]
+        if (found := reader(checkpoint, **{name: published[name] for name in known if name in published})) is not None:
+            if unknown := sorted(set(published) - set(known)):
+                raise ValueError(f"{unknown} have no meaning for {path}, a {found.tokenizer} file; it takes {known}")
             return found
     raise ValueError(f"{path} is no tokenizer this library knows; its top-level keys are {_few(map(str, checkpoint))}")
 

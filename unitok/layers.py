@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from timm.layers import LayerNorm
+from timm.layers import GELUTanh, LayerNorm
 from timm.models.vision_transformer import Block
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
@@ -48,6 +48,63 @@ def vitamin_blocks(dim: int, depth: int, num_heads: int, drop_path: float = 0.0)
             for index in range(depth)
         )
     )
+
+
+def siglip_blocks(dim: int, depth: int, num_heads: int, mlp_dim: int) -> Blocks:
+    """The blocks of SigLIP's vision transformer: pre-norm, biases everywhere, tanh GELU, LayerNorm eps 1e-6.
+
+    Raises:
+        ValueError: dim is not a multiple of num_heads.
+
+    Source: SigLIP 2 (arXiv 2502.14786).
+    """
+    if dim % num_heads:
+        raise ValueError(f"dim={dim} must be a multiple of num_heads={num_heads}")
+    ratio = (mlp_dim + 0.5) / dim  # timm floors dim * ratio
+    norm = partial(LayerNorm, eps=1e-6)
+    return Blocks(
+        *(Block(dim, num_heads, ratio, qkv_bias=True, act_layer=GELUTanh, norm_layer=norm) for _ in range(depth))
+    )
+
+
+class ConvResBlock(nn.Module):
+    """GroupNorm, swish, 3x3, twice, plus a shortcut (1x1 where the width changes): (B, Ci, H, W) -> (B, Co, H, W).
+
+    Source: VQGAN (arXiv 2012.09841).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(32, in_channels, eps=1e-6)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(32, out_channels, eps=1e-6)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, Ci, H, W) -> (B, Co, H, W)."""
+        inner = self.conv1(F.silu(self.norm1(maps)))
+        return self.conv2(F.silu(self.norm2(inner))) + self.shortcut(maps)
+
+
+class ConvAttention(nn.Module):
+    """One head of attention over all places of a map, plus the map: (B, C, H, W) -> (B, C, H, W).
+
+    Source: VQGAN (arXiv 2012.09841).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.q, self.k, self.v = (nn.Linear(channels, channels) for _ in range(3))
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        places = self.norm(maps).flatten(2).transpose(1, 2).unsqueeze(1)
+        mixed = F.scaled_dot_product_attention(self.q(places), self.k(places), self.v(places)).squeeze(1)
+        return maps + self.proj(mixed).transpose(1, 2).view_as(maps)
 
 
 class Derived:

@@ -34,6 +34,7 @@ class Tokenizer(nn.Module):
     """
 
     config: dict[str, Any] | None = None
+    decoder_advice = ""  # where a decoder is to be had, for tokenizers that come without one
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Tokenizer(nn.Module):
         Raises:
             ValueError: codes of another shape, type or range; a generator for a decoder that draws nothing.
         """
-        decoder = _room(self.decoder, "decoder", "decode")
+        decoder = _room(self.decoder, "decoder", "decode", self.decoder_advice)
         features = self.features(codes, validate)
         if getattr(decoder, "generative", False):
             images: Tensor = decoder(features, generator=generator)
@@ -135,7 +136,7 @@ class Tokenizer(nn.Module):
 
         Projections and quantizer run in float32 with autocast off, whatever surrounds them.
         """
-        decoder = _room(self.decoder, "decoder", "forward") if decoded != 0 else None
+        decoder = _room(self.decoder, "decoder", "forward", self.decoder_advice) if decoded != 0 else None
         quantized = self.quantizer(self._latents(images, validate=False))
         features = self._project_out(quantized.latents)
         decoded_images = features.new_zeros(0, *images.shape[1:]) if decoder is None else decoder(features[:decoded])
@@ -184,9 +185,9 @@ def check_images(images: Tensor, stride: int | None = None, validate: bool | Non
             raise ValueError(f"images must lie in [0, 1], found values from {low:.4g} to {high:.4g}")
 
 
-def _room(room: Any, name: str, walk: str) -> Any:
+def _room(room: Any, name: str, walk: str, advice: str = "") -> Any:
     if room is None:
-        raise ValueError(f"{walk} needs the {name}, which this tokenizer does not have or was not loaded with")
+        raise ValueError(f"{walk} needs the {name}, which this tokenizer does not have or was not loaded with{advice}")
     return room
 
 

@@ -5,8 +5,9 @@ from torch import Tensor
 from unitok.quantizers import check_codes, nearest, search
 
 
-def brute_force(vectors: Tensor, codebook: Tensor) -> Tensor:
-    return torch.tensor([[float(v @ c) for c in codebook] for v in vectors]).argmax(-1)
+def brute_force(vectors: Tensor, codebook: Tensor, offset: Tensor | None = None) -> Tensor:
+    scores = torch.tensor([[float(v @ c) for c in codebook] for v in vectors])
+    return (scores if offset is None else scores + offset).argmax(-1)
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 50])
@@ -64,3 +65,27 @@ def test_what_is_no_code_is_refused(codes: Tensor, message: str) -> None:
 def test_the_range_is_not_read_where_told_not_to() -> None:
     check_codes(torch.full((1, 2, 3, 3), 7), num_codebooks=2, codebook_size=7, validate=False)
     check_codes(torch.zeros(1, 2, 0, 3, dtype=torch.int64), num_codebooks=2, codebook_size=7)
+
+
+@pytest.mark.parametrize("with_offset", [False, True])
+def test_blocks_of_a_large_table_give_the_answer_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, with_offset: bool
+) -> None:
+    monkeypatch.setattr(search, "SMALL_TABLE", 0)
+    monkeypatch.setattr(search, "BLOCK", 7)
+    monkeypatch.setattr(search, "BLOCK_BYTES", 4 * 7 * 3)
+    generator = torch.Generator().manual_seed(0)
+    vectors, table = torch.randn(20, 5, generator=generator), torch.randn(30, 5, generator=generator)
+    offset = torch.randn(30, generator=generator) if with_offset else None
+    assert torch.equal(nearest(vectors, table, offset), brute_force(vectors, table, offset))
+
+
+def test_the_first_maximum_wins_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SMALL_TABLE", 0)
+    monkeypatch.setattr(search, "BLOCK", 2)
+    table = torch.tensor([[0.0], [1.0], [0.5], [1.0], [1.0]])
+    assert nearest(torch.ones(3, 1), table).tolist() == [1, 1, 1]
+
+
+def test_no_vectors_have_no_codes() -> None:
+    assert nearest(torch.empty(0, 4), torch.ones(3, 4)).shape == (0,)

@@ -41,14 +41,24 @@ def info(tokenizers: Sequence[str] = ()) -> None:
         print(f"sha256 of the weights: {hub.weights_sha256(tokenizer)}")
 
 
-def convert(source: Path, folder: Path) -> None:
+def convert(
+    source: Path,
+    folder: Path,
+    encoder_heads: int | None = None,
+    detokenizer: str | None = None,
+    pixels: str | None = None,
+) -> None:
     """A published checkpoint -> a folder with config.json and model.safetensors.
 
     Args:
         source: the published file.
         folder: where the folder shall be; its weights' metadata names the source and its sha256.
+        encoder_heads: TA-Tok with an encoder that is no SigLIP 2 size: its attention heads, which no tensor shows.
+        detokenizer: TA-Tok: a published de-tokenizer to decode with, a file or a folder.
+        pixels: TA-Tok: the pixel tokenizer whose codes an autoregressive de-tokenizer writes.
     """
-    hub.convert(source, folder)
+    options = {"encoder_heads": encoder_heads, "detokenizer": detokenizer, "pixels": pixels}
+    hub.convert(source, folder, **{name: value for name, value in options.items() if value is not None})
     size = (folder / hub.WEIGHTS).stat().st_size
     print(f"wrote {folder}: {hub.CONFIG} and {hub.WEIGHTS} ({size / 1e6:,.1f} MB)")
 

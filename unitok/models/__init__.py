@@ -5,16 +5,22 @@ its reader of published files here.
 """
 
 from collections.abc import Callable
-from typing import Any
 
-from unitok.models import unitok
+from unitok.models import detokenizers, ta_tok, unitok, vq16
 from unitok.models.catalogue import Published
 from unitok.tokenizer import Tokenizer
 
 TOKENIZERS: dict[str, Callable[..., Tokenizer]] = {
+    "detokenized": detokenizers.detokenized,
+    "ta_tok": ta_tok.ta_tok,
     "unitok": unitok.unitok,
     "unitok_tiny": unitok.unitok_tiny,
+    "vq16": vq16.vq16,
 }
 
-READERS: tuple[Callable[[dict[str, Any]], Published | None], ...] = (unitok.read_published,)
-"""Each takes an opened checkpoint and answers None where it is not of its kind."""
+READERS: tuple[Callable[..., Published | None], ...] = (
+    unitok.read_published,
+    ta_tok.read_published,
+    vq16.read_published,
+)
+"""Each takes an opened checkpoint and the options it knows, and answers None where the file is not of its kind."""

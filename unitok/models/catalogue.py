@@ -2,10 +2,14 @@
 
 import functools
 import inspect
+import pickle
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, ParamSpec, Union, get_args, get_origin, get_type_hints
 
+import torch
 from torch import Tensor
 
 from unitok.tokenizer import Tokenizer
@@ -69,3 +73,23 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind in (tuple, list):  # JSON has lists only
         return isinstance(value, tuple | list)
     return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """The table in a published checkpoint file, its tensors mapped from disk; nothing in it is executed.
+
+    Raises:
+        ValueError: not a checkpoint, or one that holds more than weights and plain values.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path} is refused: it holds more than weights and plain values ({reason})") from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a readable checkpoint: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint

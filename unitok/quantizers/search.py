@@ -1,25 +1,46 @@
-"""Exact nearest-code search in row chunks, and the check that codes are codes."""
+"""Exact nearest-code search in blocks, and the check that codes are codes."""
 
 import torch
 from torch import Tensor
 
 GPU_SCORE_BYTES = 2**25
+SMALL_TABLE = 2**22  # bytes of a codebook that is scored whole; a larger one is read in blocks of BLOCK entries
+BLOCK, BLOCK_BYTES = 4096, 2**24
 
 
 @torch.no_grad()
 def nearest(vectors: Tensor, codebook: Tensor, offset: Tensor | None = None) -> Tensor:
     """(N, d) vectors, (V, d) codebook -> (N,) int64: argmax over v of vectors . codebook[v] (+ offset[v]).
 
-    Float32 with autocast off; the first maximum wins. The (N, V) score matrix never stands in memory.
+    Float32 with autocast off; the first maximum wins. The (N, V) score matrix never stands in memory: at most
+    32 MB of it.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        vectors, table = vectors.float(), codebook.float().T
-        rows = _rows(codebook.shape[0], codebook.shape[1], vectors.device.type)
-        best = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
-        for start in range(0, len(vectors), rows):
-            scores = vectors[start : start + rows] @ table
-            best[start : start + rows] = (scores if offset is None else scores + offset).argmax(-1)
-        return best
+        vectors, table = vectors.float(), codebook.float()
+        small = 4 * table.numel() <= SMALL_TABLE
+        block = len(table) if small else min(len(table), BLOCK)
+        rows = _rows(len(table), table.shape[1], vectors.device.type) if small else max(1, BLOCK_BYTES // (4 * block))
+        parts = [_nearest_rows(part, table, offset, block) for part in vectors.split(rows)]
+        return torch.cat(parts) if parts else vectors.new_empty(0, dtype=torch.int64)
+
+
+def _nearest_rows(vectors: Tensor, table: Tensor, offset: Tensor | None, block: int) -> Tensor:
+    best_score: Tensor | None = None
+    best = torch.empty(0)
+    for start in range(0, len(table), block):
+        scores = vectors @ table[start : start + block].T
+        if offset is not None:
+            scores += offset[start : start + block]
+        index = scores.argmax(-1)
+        if best_score is None and start + block >= len(table):
+            return index
+        score = scores.gather(1, index[:, None]).squeeze(1)
+        if best_score is None:
+            best, best_score = index, score
+        else:
+            better = score > best_score  # the first maximum wins
+            best, best_score = torch.where(better, index + start, best), torch.where(better, score, best_score)
+    return best
 
 
 def _rows(size: int, width: int, device: str) -> int:

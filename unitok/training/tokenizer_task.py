@@ -107,8 +107,8 @@ class TokenizerTask(BaseTask):
         self,
         tokenizer: Tokenizer,
         weights: Weights = Weights(),
-        optimization: Optimization = Optimization(),  # noqa: B008
-        adversary: Adversary = Adversary(),  # noqa: B008
+        optimization: Optimization = Optimization(),
+        adversary: Adversary = Adversary(),
         codebooks: Codebooks = Codebooks(),
         perceptual: Callable[[], nn.Module] | None = None,
         discriminator: Callable[[], nn.Module] | None = None,
