@@ -19,7 +19,7 @@ from unitok.bulk.ranks import Rank, launched_rank, spawn
 from unitok.bulk.shards import Layout, Packing, ShardDraft, Sidecar
 from unitok.bulk.sources import InputShard, plan
 from unitok.bulk.verifying import verify_tokens
-from unitok.bulk.views import TEN_CROP_SCALE, Augment, photo_views
+from unitok.bulk.views import TEN_CROP_SCALE, Augment, jpeg_reader, photo_views
 from unitok.hub import DEFAULT, load_tokenizer
 from unitok.tokenizer import Tokenizer
 
@@ -179,7 +179,7 @@ def _pictures(size: int | None, scale: int, augment: Augment) -> dict[str, Any]:
     """The manifest's word on what is done to an image before it is encoded."""
     resize = None if size is None else "shorter side to size, bicubic, antialiased, centre square"
     large = TEN_CROP_SCALE if augment == "ten-crop" else None
-    preprocessing = {"resize": resize, "ten_crop_scale": large, "range": "RGB in [0, 1]"}
+    preprocessing = {"resize": resize, "jpeg": jpeg_reader(), "ten_crop_scale": large}
     return {"size": size, "preprocessing": preprocessing, "scale": scale, "augment": augment}
 
 
