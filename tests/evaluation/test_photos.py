@@ -39,8 +39,8 @@ def test_unreadable_photos_are_named_and_left_out(folder, run):
 def test_bad_places(tmp_path, folder):
     with pytest.raises(FileNotFoundError, match="no folder or shard"):
         find_photos(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images"):
-        (tmp_path / "empty").mkdir()
         find_photos(tmp_path / "empty")
     with pytest.raises(ValueError, match="limit=0"):
         find_photos(folder, 0)

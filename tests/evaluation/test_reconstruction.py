@@ -63,8 +63,8 @@ def test_the_command_writes_a_json_and_a_picture(folder, tokenizer, tmp_path, mo
     reconstruction(data=str(folder), tokenizer="tiny", output=output, size=64, cache=tmp_path, device="cpu", workers=0)
     report = read_report(output)
     assert report.picture == "tiny.png"
-    width, height = Image.open(output.with_suffix(".png")).size
-    assert (width, height) == (3 * 64, 6 * (64 + 16))
+    with Image.open(output.with_suffix(".png")) as picture:
+        assert picture.size == (3 * 64, 6 * (64 + 16))
     assert report.figures["bits_per_image"] == 4 * 4 * 2 * 5
     assert report.protocol["networks"] == {"thumbs": "12ab"}
     assert f"protocol {report.protocol_id}" in capsys.readouterr().out

@@ -21,7 +21,7 @@ def test_a_report_says_everything_and_comes_back(tokenizer, run, tmp_path, capsy
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_figure_that_is_no_number_is_an_error(run, broken):
-    with pytest.raises(ValueError, match="psnr=.* is no figure"):
+    with pytest.raises(ValueError, match=r"psnr=.* is no figure"):
         make_report("tiny", None, PROTOCOL, {"psnr": broken}, run)
 
 

@@ -9,11 +9,10 @@ from unitok.evaluation.retrieval import read_pairs, recalls, retrieve
 
 def brute_force(scores, owners, k):
     images, captions = scores.shape
-    right = sum(int(owners[c]) in sorted(range(images), key=lambda i: -scores[i, c])[:k] for c in range(captions))
-    left = sum(
-        any(int(owners[c]) == i for c in sorted(range(captions), key=lambda c: -scores[i, c])[:k])
-        for i in range(images)
-    )
+    first = [sorted(range(images), key=scores[:, c].neg().tolist().__getitem__)[:k] for c in range(captions)]
+    last = [sorted(range(captions), key=scores[i].neg().tolist().__getitem__)[:k] for i in range(images)]
+    right = sum(int(owners[c]) in first[c] for c in range(captions))
+    left = sum(any(int(owners[c]) == i for c in last[i]) for i in range(images))
     return right / captions, left / images
 
 

@@ -119,7 +119,7 @@ class DiffusersAutoencoder(nn.Module):
             import diffusers
         except ImportError as error:
             raise ImportError('diffusers is missing: pip install "unitok-vision[diffusion]"') from error
-        config = diffusers.ConfigMixin.load_config(source)
+        config = diffusers.AutoencoderKL.load_config(source)
         if config["_class_name"] not in ("AutoencoderKL", "AutoencoderTiny", "VQModel"):
             raise ValueError(f"{source} is a {config['_class_name']}; AutoencoderKL, AutoencoderTiny and VQModel work")
         self.kind: str = config["_class_name"]
