@@ -134,7 +134,9 @@ class BaseTask(LightningModule, ABC):
         matrices = [p for _, p in named if id(p) in linear]
         others = [(name, p) for name, p in named if id(p) not in linear]
         if any(isinstance(p, DTensor) for p in matrices):
-            raise ValueError(f"muon_lr={options.muon_lr} does not know sharded weights: set it to 0 under this strategy")
+            raise ValueError(
+                f"muon_lr={options.muon_lr} does not know sharded weights: set it to 0 under this strategy"
+            )
         optimizers: list[Optimizer] = [adamw(others, options.lr, options.betas, options.weight_decay, options.eps)]
         if matrices:
             optimizers.append(Muon(matrices, options.muon_lr, options.weight_decay, adjust_lr_fn="original"))
