@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from unitok.training.sharding import gather_shards
+
 SCRIPT = Path(__file__).with_name("small_run.py")
 
 
@@ -35,6 +37,11 @@ def test_two_ranks_of_ddp(tmp_path):
     compare(tmp_path / "one", tmp_path / "two")
 
 
+def test_a_folder_without_shards(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no sharded checkpoint"):
+        gather_shards(tmp_path, tmp_path / "whole.ckpt")
+
+
 @pytest.mark.slow
 def test_two_shards_and_their_checkpoint_in_one_process(tmp_path):
     assert small_run(tmp_path / "one", 2, "--plain").returncode == 0
@@ -42,9 +49,8 @@ def test_two_shards_and_their_checkpoint_in_one_process(tmp_path):
     assert ran.returncode == 0, ran.stderr
     compare(tmp_path / "one", tmp_path / "two")
     folder = tmp_path / "two" / "checkpoints" / "last.ckpt"
-    command = [sys.executable, "-m", "lightning.pytorch.utilities.consolidate_checkpoint", str(folder)]
-    subprocess.run(command, check=True)
-    whole = torch.load(f"{folder}.consolidated", weights_only=True)["state_dict"]
+    gather_shards(folder, tmp_path / "whole.ckpt")
+    whole = torch.load(tmp_path / "whole.ckpt", weights_only=True)["state_dict"]
     alone = torch.load(tmp_path / "one" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert whole.keys() == alone.keys()
     for name, tensor in alone.items():
