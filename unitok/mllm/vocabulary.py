@@ -104,8 +104,7 @@ class VisualVocabulary:
     ) -> "VisualVocabulary":
         """The words for a visual tokenizer's codes, with a scale word for each grid of its usual image size."""
         encoder: Any = tokenizer.encoder
-        stride = getattr(encoder, "stride", None) or getattr(encoder, "patch_size", None) or 16
-        side = tokenizer.image_size // int(stride)
+        side = getattr(encoder, "grid", None) or tokenizer.image_size // encoder.stride
         grids = [(side // scale, side // scale) for scale in getattr(encoder, "scales", (1,))]
         return cls(words, tokenizer.num_codebooks, tokenizer.codebook_size, grids, max_side, packed)
 
