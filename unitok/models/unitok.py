@@ -111,7 +111,7 @@ def tiny() -> Tokenizer:
 def _projector(kind: str, in_dim: int, out_dim: int, head_dim: int) -> nn.Module:
     if kind == "linear":
         return nn.Linear(in_dim, out_dim).apply(initialise)
-    return AttentionProjector(in_dim, out_dim, num_heads=max(in_dim, out_dim) // head_dim).apply(initialise)
+    return AttentionProjector(in_dim, out_dim, num_heads=max(in_dim, out_dim) // head_dim)
 
 
 _RENAMES = [  # published name -> ours, the first match of each line applied
