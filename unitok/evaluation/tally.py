@@ -108,7 +108,7 @@ def round_trip(model: Any, images: Tensor, seed: int = 0) -> tuple[Tensor, Any]:
     Args:
         model: a Tokenizer or a rival.
         images: the originals.
-        seed: for a generative decoder's draws; its pictures, and so its figures, depend on how photos fall into batches.
+        seed: for a generative decoder's draws; its figures then depend on how photos fall into batches.
 
     Raises:
         ValueError: NaN or infinity in a reconstruction, or another shape.
