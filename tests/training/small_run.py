@@ -69,11 +69,10 @@ class Watch(Callback):
 
     def on_before_optimizer_step(self, trainer, task, optimizer):
         gradients = {n: p.grad for n, p in task.tokenizer.named_parameters() if p.grad is not None}
-        if trainer.global_step == 0 and trainer.is_global_zero and gradients:
-            torch.save(
-                {n: getattr(g, "full_tensor", lambda g=g: g)() for n, g in gradients.items()},
-                self.folder / "gradients.pt",
-            )
+        if trainer.global_step == 0 and gradients:
+            whole = {n: g.full_tensor() if hasattr(g, "full_tensor") else g for n, g in gradients.items()}
+            if trainer.is_global_zero:
+                torch.save(whole, self.folder / "gradients.pt")
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
         found = trainer.callback_metrics

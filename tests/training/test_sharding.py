@@ -2,14 +2,23 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from test_resume import SCRIPT, lines, small_run
+
+from unitok.training.sharding import gather_shards
+
+SCRIPT = Path(__file__).with_name("small_run.py")
+
+
+def small_run(*words):
+    return subprocess.run([sys.executable, SCRIPT, *map(str, words)], capture_output=True, text=True, check=False)
 
 
 def losses(folder):
-    return [[float.fromhex(value) for value in line.split(",")[1:]] for line in lines(folder)]
+    lines = (folder / "losses.csv").read_text().splitlines()
+    return [[float.fromhex(value) for value in line.split(",")[1:]] for line in lines]
 
 
 def compare(one, two):
@@ -28,6 +37,11 @@ def test_two_ranks_of_ddp(tmp_path):
     compare(tmp_path / "one", tmp_path / "two")
 
 
+def test_a_folder_without_shards(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no sharded checkpoint"):
+        gather_shards(tmp_path, tmp_path / "whole.ckpt")
+
+
 @pytest.mark.slow
 def test_two_shards_and_their_checkpoint_in_one_process(tmp_path):
     assert small_run(tmp_path / "one", 2, "--plain").returncode == 0
@@ -35,11 +49,9 @@ def test_two_shards_and_their_checkpoint_in_one_process(tmp_path):
     assert ran.returncode == 0, ran.stderr
     compare(tmp_path / "one", tmp_path / "two")
     folder = tmp_path / "two" / "checkpoints" / "last.ckpt"
-    command = [sys.executable, "-m", "lightning.pytorch.utilities.consolidate_checkpoint", str(folder)]
-    subprocess.run(command, check=True)
-    whole = torch.load(f"{folder}.consolidated", weights_only=True)["state_dict"]
+    gather_shards(folder, tmp_path / "whole.ckpt")
+    whole = torch.load(tmp_path / "whole.ckpt", weights_only=True)["state_dict"]
     alone = torch.load(tmp_path / "one" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert whole.keys() == alone.keys()
     for name, tensor in alone.items():
         torch.testing.assert_close(whole[name], tensor, atol=2e-3, rtol=0, msg=name)  # two steps of Adam at lr 1e-3
-    assert SCRIPT.is_file()

@@ -6,7 +6,7 @@ its reader of published files here.
 
 from collections.abc import Callable
 
-from unitok.models import detokenizers, ta_tok, unitok, vq16
+from unitok.models import detokenizers, ta_tok, trained, unitok, vq16
 from unitok.models.catalogue import Published
 from unitok.tokenizer import Tokenizer
 
@@ -22,5 +22,6 @@ READERS: tuple[Callable[..., Published | None], ...] = (
     unitok.read_published,
     ta_tok.read_published,
     vq16.read_published,
+    trained.read_trained,
 )
 """Each takes an opened checkpoint and the options it knows, and answers None where the file is not of its kind."""

@@ -7,13 +7,17 @@ the convolutions, projectors, codebooks and heads, is replicated and its gradien
 weight can then ask for the gradient of the last layer without waking the shards. The word table is replicated too.
 """
 
+import os
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from unitok.files import replacing
 from unitok.layers import Blocks
 
 
@@ -66,3 +70,28 @@ def lerp(targets: Iterable[Tensor], sources: Iterable[Tensor], weight: float) ->
         kind = [pair for pair in pairs if isinstance(pair[0], DTensor) is sharded]
         if kind:
             torch._foreach_lerp_([a for a, _ in kind], [b.detach() for _, b in kind], weight)
+
+
+def gather_shards(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """A sharded checkpoint folder -> one file, in one process and on any machine; `load_tokenizer` opens that file.
+
+    Weights, moving average and task come along. Optimizers do not: their shards are kept under parameters' names, and
+    only a sharded run can go on from them.
+
+    Args:
+        folder: the checkpoint as ModelParallelStrategy wrote it.
+        path: the file to write.
+
+    Raises:
+        FileNotFoundError: the folder is no sharded checkpoint.
+    """
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    if not (Path(folder) / "meta.pt").is_file():
+        raise FileNotFoundError(f"{folder} is no sharded checkpoint: it has no meta.pt")
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as scratch:
+        dcp_to_torch_save(folder, Path(scratch) / "whole.pt")
+        state = torch.load(Path(scratch) / "whole.pt", weights_only=True, mmap=True)["state_dict"]
+        checkpoint = torch.load(Path(folder) / "meta.pt", weights_only=True)
+        with replacing(path) as temporary:
+            torch.save({**checkpoint, "state_dict": state}, temporary)
