@@ -86,7 +86,7 @@ def evaluate(
 ) -> tuple[Report, dict[int, float]]:
     """One pass over the photos -> the report, and the PSNR of each photo by its index; the same on every rank.
 
-    Memory does not grow with the number of photos, but for 64 bytes of figures each.
+    Memory does not grow with the number of photos, but for their names and figures: about a kilobyte each.
 
     Args:
         name: of the tokenizer, for the report.

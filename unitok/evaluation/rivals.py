@@ -167,7 +167,7 @@ class OpenClip(nn.Module):
         super().__init__()
         self.model: Any = model
         self.text_ids = text_ids
-        visual = self.model.visual
+        visual: Any = self.model.visual
         self.image_size: int = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
         self.mean: Tensor
         self.std: Tensor
