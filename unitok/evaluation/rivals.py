@@ -239,6 +239,14 @@ def open_model(name: str, dtype: torch.dtype, device: torch.device) -> Any:
     return rival.eval().to(device, dtype) if isinstance(rival, nn.Module) else rival
 
 
+def display_name(name: str) -> str:
+    """What `--tokenizer` says -> how tables call it: a path is told by its last part, an adapter by its file."""
+    kind, at, argument = name.partition("@")
+    if not at:
+        return Path(name).name if Path(name).exists() else name
+    return Path(kind).stem if kind.endswith(".py") else f"{kind}@{Path(argument).name}"
+
+
 def _open_clip(name: str, pretrained: str | None = None) -> OpenClip:
     import open_clip
 
