@@ -76,9 +76,8 @@ def page(reports: Sequence[Report], folders: Sequence[Path]) -> str:
 
 def _section(group: list[Report], places: dict[int, Path]) -> list[str]:
     heading, *rows = cells(group)
-    parts = [
-        f"<h2>{escape(group[0].protocol['kind'].capitalize())}</h2><p>{escape(caption(group[0]).replace('`', ''))}</p><table><tr>"
-    ]
+    title, note = group[0].protocol["kind"].capitalize(), caption(group[0]).replace("`", "")
+    parts = [f"<h2>{escape(title)}</h2><p>{escape(note)}</p><table><tr>"]
     parts += [f"<th>{escape(cell)}</th>" for cell in heading]
     parts += ["</tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     parts.append("</table>")
