@@ -79,8 +79,8 @@ class Tally:
             usage = self._usage.compute()
             figures["codebook_usage"] = float(usage.share.mean())
             figures["codebook_perplexity"] = float(usage.perplexity.mean())
-            figures["codebook_usage_each"] = usage.share.tolist()
-            figures["codebook_perplexity_each"] = usage.perplexity.tolist()
+            figures["codebook_usage_each"] = usage.share.reshape(-1).tolist()  # torchmetrics squeezes K = 1
+            figures["codebook_perplexity_each"] = usage.perplexity.reshape(-1).tolist()
         if self._copies is not None and self.judges.features is not None:
             reference = reference or (self._originals.compute() if self._originals is not None else None)
             copies = self._copies.compute()
