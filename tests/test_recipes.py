@@ -28,7 +28,7 @@ class Parsed(TrainingCLI):
 
 
 def with_tiny(recipe):
-    return (RECIPES / "unitok/tiny.yaml", recipe) if recipe.name.startswith("ablation") else (recipe,)
+    return (RECIPES / "unitok/tiny.yaml", recipe) if recipe.name.startswith(("ablation", "tiny_")) else (recipe,)
 
 
 @pytest.mark.parametrize("recipe", UNITOK, ids=lambda path: path.stem)
