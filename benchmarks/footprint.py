@@ -44,7 +44,7 @@ PUBLIC = "unitok, unitok.hub"
 
 def fresh(program: str) -> object:
     """What the program printed, run in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
