@@ -38,11 +38,13 @@ def main() -> None:
     exact.contrast = None
     plain, half = plain_form(exact), copy.deepcopy(exact).bfloat16()
     codes = exact.encode(images)
+    tokens, blocks = exact.features(codes).detach().flatten(1, 2), torch.no_grad()(exact.decoder.blocks)
     kept: dict[str, Tensor] = {}
     seconds = interleave(
         {
             "encode float32": lambda: kept.update(codes=exact.encode(images)),
             "encode bfloat16": lambda: kept.update(codes16=half.encode(images)),
+            "decoder blocks float32": lambda: blocks(tokens),
             "decode float32 plain": lambda: kept.update(plain=plain.decode(codes)),
             "decode float32": lambda: kept.update(rec=exact.decode(codes)),
             "decode bfloat16": lambda: kept.update(rec16=half.decode(codes)),
@@ -51,9 +53,12 @@ def main() -> None:
         clock=time.process_time,
     )
     error = (kept["rec"] - kept["rec16"]).abs()
+    stack = seconds["decoder blocks float32"]
     figures = {
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "float32 decode, plain / sub-pixel": seconds["decode float32 plain"] / seconds["decode float32"],
+        "float32 up-path alone (without the blocks), plain / sub-pixel": (seconds["decode float32 plain"] - stack)
+        / (seconds["decode float32"] - stack),
         "largest pixel difference, plain and sub-pixel": (kept["plain"] - kept["rec"]).abs().max().item(),
         "encode, float32 / bfloat16": seconds["encode float32"] / seconds["encode bfloat16"],
         "decode, float32 / bfloat16": seconds["decode float32"] / seconds["decode bfloat16"],
