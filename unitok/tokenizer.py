@@ -134,7 +134,7 @@ class Tokenizer(nn.Module):
     def forward(self, images: Tensor, decoded: int | None = None, scale: int = 1) -> Reconstruction:
         """(B, 3, H, W) images -> Reconstruction with gradients, for training; the first `decoded` are decoded.
 
-        `scale` is that of `encode`. Projections and quantizer run in float32 with autocast off, whatever is around them.
+        `scale` is that of `encode`. Projections and quantizer run in float32 with autocast off, always.
         """
         decoder = _room(self.decoder, "decoder", "forward", self.decoder_advice) if decoded != 0 else None
         quantized = self.quantizer(self._latents(images, scale, validate=False))
