@@ -153,7 +153,7 @@ class AlignmentTask(BaseTask):
         super().on_load_checkpoint(checkpoint)
         for scale, counts in checkpoint["task"]["counts"].items():
             if scale in self.usage:
-                self.usage[scale].counts = counts.to(self.usage[scale].counts.device)  # type: ignore[operator,union-attr]
+                self.usage[scale].counts = counts.to(self.usage[scale].counts.device)
 
     def _grid(self, images: Tensor) -> tuple[int, int]:
         """The encoder's grid at scale 1."""
