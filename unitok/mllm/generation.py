@@ -60,11 +60,12 @@ def generate_codes(
         prompt = stack([prompt, Prompt(*(None if part is None else _spread(part, count) for part in null))])
     walk = _Walk(model, _then(prompt, vocabulary.head(grid)), cached)
     drawn: list[Tensor] = []
-    for place in range(grid[0] * grid[1] * vocabulary.per_token):
-        if place:
-            walk.add(_twice(words, guided), _twice(codes, guided))
+    places = grid[0] * grid[1] * vocabulary.per_token
+    for place in range(places):
         words, codes = _draw(model, walk.read, place, count, sampling, generator)
         drawn.append(words if codes is None else codes)
+        if place + 1 < places:
+            walk.add(_twice(words, guided), None if codes is None else _twice(codes, guided))
     if vocabulary.packed:
         return vocabulary.to_grid(torch.stack(drawn, dim=1), grid)
     return vocabulary.to_grid(vocabulary.from_words(torch.stack(drawn, dim=1)), grid)
@@ -95,16 +96,15 @@ def generate_text(
     done, drawn = prompt.mask.new_zeros(len(prompt.ids), dtype=torch.bool), []
     sampling.check(walk.read.logits.shape[-1])
     for place in range(max_new_tokens):
-        if place:
-            walk.add(words, None)
         logits = walk.read.logits[:, -1].clone()
         logits[:, model.vocabulary.first : model.vocabulary.stop] = -torch.inf
         words = sampling.draw(logits, generator)
         words = torch.where(done, ends[0], words)
         drawn.append(words)
         done = done | torch.isin(words, ends)
-        if bool(done.all()):
+        if bool(done.all()) or place + 1 == max_new_tokens:
             break
+        walk.add(words, None)
     answers = torch.stack(drawn, dim=1)
     lengths = [int((~torch.isin(answer, ends)).long().cumprod(0).sum()) for answer in answers]
     return [answer[:length] for answer, length in zip(answers, lengths, strict=True)]
@@ -183,5 +183,5 @@ def _spread(part: Tensor, count: int) -> Tensor:
     return part.expand(count, *part.shape[1:])
 
 
-def _twice(part: Tensor | None, guided: bool) -> Tensor | None:
-    return torch.cat([part, part]) if guided and part is not None else part
+def _twice(part: Tensor, guided: bool) -> Tensor:
+    return torch.cat([part, part]) if guided else part
