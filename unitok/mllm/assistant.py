@@ -1,12 +1,20 @@
 """Pictures from sentences and sentences from pictures: the model, its processor, and how they are asked."""
 
+import json
+import os
 from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unitok.decoders.sampling import Sampling
+from unitok.files import replacing
+from unitok.mllm.code_embedding import CodeEmbedding
+from unitok.mllm.depth_head import DepthHead
 from unitok.mllm.generation import Prompt, generate_codes, generate_text
 from unitok.mllm.processor import Message, VisualProcessor
 from unitok.mllm.visual_model import VisualLanguageModel
@@ -15,6 +23,7 @@ from unitok.mllm.vocabulary import Grid
 DRAWN = Sampling(top_k=1200, top_p=0.95)
 """Tar's settings for a codebook of 65,536; a smaller codebook wants a smaller top_k."""
 GREEDY = Sampling(temperature=0.0)
+PARTS, ABOUT = "visual_parts.safetensors", "visual_assistant.json"
 
 
 class VisualAssistant:
@@ -112,6 +121,58 @@ class VisualAssistant:
         prompt = self._prompt([self.describing(image, "", question)[:1] for image in images])
         answers = generate_text(self.model.eval(), prompt, self._stops(), max_new_tokens, sampling, generator)
         return [text.strip() for text in self.processor.batch_decode(answers)]
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """The language model, its words, the visual tokenizer and the visual parts, as `load` opens them.
+
+        Adapters are merged into a copy of the weights. Raises ValueError where the visual tokenizer cannot be saved.
+        """
+        folder, model = Path(folder), self.model
+        folder.mkdir(parents=True, exist_ok=True)
+        language: Any = model.model
+        if hasattr(language, "merge_and_unload"):
+            language = deepcopy(language).merge_and_unload()
+        language.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        head = model.depth_head
+        about: dict[str, Any] = {"draw": self.draw, "question": self.question, "size": self.processor.size}
+        if head is not None and model.code_embedding is not None:
+            about["depth_head"] = {
+                "dim": head.project.out_features,
+                "depth": len(head.blocks),
+                "num_heads": head.num_heads,
+            }
+            parts = {"code_embedding": model.code_embedding, "depth_head": head}
+            state = {
+                f"{name}.{key}": t.contiguous() for name, part in parts.items() for key, t in part.state_dict().items()
+            }
+            with replacing(folder / PARTS) as path:
+                save_file(state, path, metadata={"format": "pt"})
+        with replacing(folder / ABOUT) as path:
+            path.write_text(json.dumps(about, indent=2))
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "VisualAssistant":
+        """What `save` wrote, on the CPU and in eval mode; the dtype is the file's."""
+        from transformers import AutoModelForCausalLM
+
+        folder = Path(folder)
+        about = json.loads((folder / ABOUT).read_text())
+        language = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        processor = VisualProcessor.from_pretrained(folder)
+        processor.size = about["size"]
+        vocabulary, embedding, head = processor.vocabulary, None, None
+        if vocabulary.packed:
+            state = load_file(folder / PARTS)
+            table = language.get_input_embeddings().weight
+            embedding = CodeEmbedding(state["code_embedding.vectors"], table.shape[1]).to(table)
+            sizes = (vocabulary.num_codebooks, vocabulary.codebook_size)
+            head = DepthHead(table.shape[1], *sizes, **about["depth_head"]).to(table)
+            for name, part in (("code_embedding", embedding), ("depth_head", head)):
+                start = f"{name}."
+                part.load_state_dict({k.removeprefix(start): t for k, t in state.items() if k.startswith(start)})
+        model = VisualLanguageModel(language, vocabulary, embedding, head).eval()
+        return cls(model, processor, about["draw"], about["question"])
 
     def _prompt(self, conversations: list[list[Message]]) -> Prompt:
         texts = [self.processor.apply_chat_template(one, add_generation_prompt=True) for one in conversations]
