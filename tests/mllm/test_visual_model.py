@@ -15,12 +15,17 @@ def visual_model(packed, kind="qwen2"):
     visual = VisualVocabulary(byte_words(), 2, 32, [(2, 3)], max_side=4, packed=packed)
     model = language_model(kind)
     expand_vocabulary(model, visual)
-    with torch.no_grad():  # rows that differ, so that a wrong word shows
-        model.get_input_embeddings().weight[visual.first :].normal_(std=0.5)
     torch.manual_seed(1)
-    if not packed:
-        return VisualLanguageModel(model, visual).eval()
-    return VisualLanguageModel.packed(model, visual, tiny(), dim=16, depth=1, num_heads=2).eval()
+    made = (
+        VisualLanguageModel.packed(model, visual, tiny(), dim=16, depth=1, num_heads=2)
+        if packed
+        else VisualLanguageModel(model, visual)
+    )
+    with torch.no_grad():  # weights that matter, so that a wrong word or a wrong place shows
+        for parameter in made.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    return made.eval()
 
 
 def batch(visual, text=(5, 6, 7)):

@@ -57,8 +57,9 @@ def test_resumed_where_it_was_left(run):
 def test_conversations_with_images_of_a_run(run, tmp_path):
     keys = [f"{number:05}" for number in (5, 2)]
     shown = [{"type": "image", "image": keys[0]}, {"type": "text", "text": "another"}]
+    answer = [{"type": "image", "image": keys[1]}]
     lines = [
-        {"messages": [{"role": "user", "content": shown}, {"role": "assistant", "content": [{"type": "image", "image": keys[1]}]}]},
+        {"messages": [{"role": "user", "content": shown}, {"role": "assistant", "content": answer}]},
         {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]},
     ]  # fmt: skip
     path = tmp_path / "talk.jsonl"

@@ -52,6 +52,7 @@ def generate_codes(
         ValueError: sampling out of range, guidance without null, prompts padded on the right.
     """
     vocabulary, grid, count = model.vocabulary, grid or model.vocabulary.grids[0], len(prompt.ids)
+    _check_padding(prompt)
     sampling.check(vocabulary.codebook_size)
     guided = sampling.guidance > 1
     if guided and null is None:
@@ -92,6 +93,7 @@ def generate_text(
         generator: source of randomness.
         cached: False runs the whole sequence anew for each word, to compare with.
     """
+    _check_padding(prompt)
     walk, ends = _Walk(model, prompt, cached), torch.tensor(stop, device=prompt.ids.device)
     done, drawn = prompt.mask.new_zeros(len(prompt.ids), dtype=torch.bool), []
     sampling.check(walk.read.logits.shape[-1])
@@ -126,8 +128,6 @@ class _Walk:
     """A sequence that grows: one new position over a cache, or everything anew."""
 
     def __init__(self, model: VisualLanguageModel, prompt: Prompt, cached: bool) -> None:
-        if not bool(prompt.mask[:, -1].all()):
-            raise ValueError("prompts must be padded on the left, so that all of them end where the answer begins")
         self.model, self.prompt, self.cached = model, prompt, cached
         self.read: Read = model(*prompt, keep=cached)
 
@@ -168,6 +168,11 @@ def _draw(
     if guided:
         logits = guide(logits[:count], logits[count:], sampling.guidance)
     return first + sampling.draw(logits, generator), None
+
+
+def _check_padding(prompt: Prompt) -> None:
+    if not bool(prompt.mask[:, -1].all()):
+        raise ValueError("prompts must be padded on the left, so that all of them end where the answer begins")
 
 
 def _then(prompt: Prompt, words: list[int]) -> Prompt:
