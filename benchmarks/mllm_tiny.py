@@ -1,6 +1,6 @@
 """How well the tiny language model names and draws held-out photos.
 
-python benchmarks/mllm_tiny.py runs/mllm_tiny [--eval runs/codes/imagenette_eval] [--classes data/imagenette/classes.csv]
+python benchmarks/mllm_tiny.py runs/mllm_tiny [--eval runs/codes/imagenette_eval] [--classes CSV]
 """
 
 import argparse

@@ -95,7 +95,7 @@ CHAT = [
 def test_chat_renders_and_fills():
     made = processor()
     text = made.apply_chat_template(CHAT[:1], add_generation_prompt=True)
-    assert text == "<|im_start|>user\n<image>What?<|im_end|>\n<|im_start|>assistant\n"
+    assert text == "<|im_start|>user\n<image>What?<|endoftext|>\n<|im_start|>assistant\n"
     data = made.apply_chat_template(CHAT, tokenize=True, return_tensors="pt")
     assert [c.tolist() for c in found(made, data["input_ids"][0])] == [ONE.tolist(), TWO.tolist()]
 
@@ -114,11 +114,23 @@ def test_only_answers_are_learned(packed):
     assert torch.equal(example.ids, whole["input_ids"][0])
     if packed:
         assert torch.equal(example.rows, whole["code_rows"][0])
-    answers = made.tokenizer("A dog.<|im_end|>\n")["input_ids"] + made.vocabulary.to_ids(TWO[None])[0].tolist()
-    answers += made.tokenizer("<|im_end|>\n")["input_ids"]
+    answers = made.tokenizer("A dog.<|endoftext|>\n")["input_ids"] + made.vocabulary.to_ids(TWO[None])[0].tolist()
+    answers += made.tokenizer("<|endoftext|>\n")["input_ids"]
     assert example.ids[example.learned].tolist() == answers
     with pytest.raises(ValueError, match="teaches nothing"):
         made.example(CHAT[:1])
+
+
+def test_a_known_end_of_turn_is_used():
+    made = processor()
+    made.tokenizer.add_tokens(["<|im_end|>"], special_tokens=True)
+    assert made.apply_chat_template(CHAT[1:2]) == "<|im_start|>assistant\nA dog.<|im_end|>\n"
+
+
+def test_a_tokenizer_made_by_hand_is_not_saved(tmp_path):
+    with pytest.warns(UserWarning, match="not saved"):
+        processor(visual=VISUAL).save_pretrained(tmp_path)
+    assert VisualProcessor.from_pretrained(tmp_path).visual is None
 
 
 def test_saved_and_loaded(tmp_path, tiny_folder):

@@ -108,5 +108,5 @@ def test_adapters_leave_the_model_as_it_is(tmp_path):
     task = LanguageTask(made, FAST)
     fit(task, made, tmp_path, 2)
     after = dict(made.model.named_parameters())
-    assert before
+    assert any(p.requires_grad for p in after.values())
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

@@ -125,7 +125,7 @@ class VisualAssistant:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """The language model, its words, the visual tokenizer and the visual parts, as `load` opens them.
 
-        Adapters are merged into a copy of the weights. Raises ValueError where the visual tokenizer cannot be saved.
+        Adapters are merged into a copy of the weights.
         """
         folder, model = Path(folder), self.model
         folder.mkdir(parents=True, exist_ok=True)
