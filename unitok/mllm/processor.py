@@ -20,7 +20,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Of Qwen; used where a tokenizer has no chat template of its own, with its own end of text if it lacks `<|im_end|>`."""
+"""Of Qwen; for tokenizers without a chat template, with their own end of text where they lack `<|im_end|>`."""
 
 Message = dict[str, Any]
 """{"role": ..., "content": text or a list of {"type": "text", "text": ...} and {"type": "image", "image": ...}}."""

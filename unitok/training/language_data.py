@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,10 +27,11 @@ class Conversations(NamedTuple):
     images: list[list[Message]]
 
 
-class Asking(NamedTuple):
+@dataclass(frozen=True)
+class Asking:
     """How images of token runs become conversations.
 
-    Attributes:
+    Args:
         draw: how an image is asked for, with {} for its sentence.
         question: how an image is asked about.
         describing: share of images that are described; the others are drawn.
