@@ -58,7 +58,7 @@ def generate_codes(
     if guided and null is None:
         raise ValueError(f"guidance={sampling.guidance} needs null, the prompt without condition")
     if guided and null is not None:
-        prompt = stack([prompt, Prompt(*(None if part is None else _spread(part, count) for part in null))])
+        prompt = stack([prompt, _spread(null, count)])
     walk = _Walk(model, _then(prompt, vocabulary.head(grid)), cached)
     drawn: list[Tensor] = []
     places = grid[0] * grid[1] * vocabulary.per_token
@@ -184,8 +184,9 @@ def _then(prompt: Prompt, words: list[int]) -> Prompt:
     return Prompt(torch.cat([prompt.ids, added], dim=1), mask, rows)
 
 
-def _spread(part: Tensor, count: int) -> Tensor:
-    return part.expand(count, *part.shape[1:])
+def _spread(prompt: Prompt, count: int) -> Prompt:
+    rows = None if prompt.rows is None else prompt.rows.expand(count, -1, -1)
+    return Prompt(prompt.ids.expand(count, -1), prompt.mask.expand(count, -1), rows)
 
 
 def _twice(part: Tensor, guided: bool) -> Tensor:

@@ -151,13 +151,13 @@ class _Source:
 
     def __init__(self, runs: list[str], files: list[str], asking: Asking, names: dict[str, str] | None) -> None:
         self.runs = [TokenDataset(run) for run in runs]
-        self.files = [_read_lines(file) for file in files]
         self.asking, self.names = asking, names
-        self.sizes = [len(part) for part in (*self.runs, *self.files)]
+        self.parts: list[TokenDataset | list[list[Message]]] = [*self.runs, *map(_read_lines, files)]
+        self.sizes = [len(part) for part in self.parts]
 
     def conversation(self, number: int, random: np.random.Generator | None, slot: int) -> list[Message]:
         """The conversation; without a generator the first caption, and described and drawn in turn."""
-        for part, size in zip((*self.runs, *self.files), self.sizes, strict=True):
+        for part, size in zip(self.parts, self.sizes, strict=True):
             if number < size:
                 return (
                     self._asked(part, number, random, slot)
