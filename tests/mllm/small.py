@@ -26,5 +26,5 @@ def language_model(kind="qwen2", rows=257, seed=0):
         config = LlamaConfig(vocab_size=rows, num_key_value_heads=2, tie_word_embeddings=False, **SIZES)
     else:
         config = GPT2Config(vocab_size=rows, n_embd=16, n_layer=2, n_head=2, n_positions=256)
-    config.eos_token_id = config.pad_token_id = config.bos_token_id = 256
+    config.eos_token_id = config.pad_token_id = config.bos_token_id = min(256, rows - 1)
     return AutoModelForCausalLM.from_config(config).eval()

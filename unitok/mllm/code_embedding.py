@@ -36,7 +36,7 @@ class CodeEmbedding(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """(..., K) codes -> (..., dim) embeddings, of the MLP's dtype; codes outside [0, V) raise on CPU only."""
         vectors = torch.cat([self.vectors[k][codes[..., k]] for k in range(self.num_codebooks)], dim=-1)
-        return self.mlp(vectors.to(self.mlp[0].weight.dtype))  # type: ignore[union-attr, arg-type]
+        return self.mlp(vectors.to(self.mlp[0].weight.dtype))  # type: ignore[arg-type]
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class DepthHead(nn.Module):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim={dim} must be a multiple of num_heads={num_heads}")
-        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
+        self.num_codebooks, self.codebook_size, self.num_heads = num_codebooks, codebook_size, num_heads
         self.project = nn.Linear(hidden, dim)
         self.embeddings = nn.Parameter(torch.randn(num_codebooks - 1, codebook_size, dim) * 0.02)
         self.positions = nn.Parameter(torch.randn(num_codebooks, dim) * 0.02)

@@ -52,19 +52,21 @@ def generate_codes(
         ValueError: sampling out of range, guidance without null, prompts padded on the right.
     """
     vocabulary, grid, count = model.vocabulary, grid or model.vocabulary.grids[0], len(prompt.ids)
+    _check_padding(prompt)
     sampling.check(vocabulary.codebook_size)
     guided = sampling.guidance > 1
     if guided and null is None:
         raise ValueError(f"guidance={sampling.guidance} needs null, the prompt without condition")
     if guided and null is not None:
-        prompt = stack([prompt, Prompt(*(None if part is None else _spread(part, count) for part in null))])
+        prompt = stack([prompt, _spread(null, count)])
     walk = _Walk(model, _then(prompt, vocabulary.head(grid)), cached)
     drawn: list[Tensor] = []
-    for place in range(grid[0] * grid[1] * vocabulary.per_token):
-        if place:
-            walk.add(_twice(words, guided), _twice(codes, guided))
+    places = grid[0] * grid[1] * vocabulary.per_token
+    for place in range(places):
         words, codes = _draw(model, walk.read, place, count, sampling, generator)
         drawn.append(words if codes is None else codes)
+        if place + 1 < places:
+            walk.add(_twice(words, guided), None if codes is None else _twice(codes, guided))
     if vocabulary.packed:
         return vocabulary.to_grid(torch.stack(drawn, dim=1), grid)
     return vocabulary.to_grid(vocabulary.from_words(torch.stack(drawn, dim=1)), grid)
@@ -91,20 +93,20 @@ def generate_text(
         generator: source of randomness.
         cached: False runs the whole sequence anew for each word, to compare with.
     """
+    _check_padding(prompt)
     walk, ends = _Walk(model, prompt, cached), torch.tensor(stop, device=prompt.ids.device)
     done, drawn = prompt.mask.new_zeros(len(prompt.ids), dtype=torch.bool), []
     sampling.check(walk.read.logits.shape[-1])
     for place in range(max_new_tokens):
-        if place:
-            walk.add(words, None)
         logits = walk.read.logits[:, -1].clone()
         logits[:, model.vocabulary.first : model.vocabulary.stop] = -torch.inf
         words = sampling.draw(logits, generator)
         words = torch.where(done, ends[0], words)
         drawn.append(words)
         done = done | torch.isin(words, ends)
-        if bool(done.all()):
+        if bool(done.all()) or place + 1 == max_new_tokens:
             break
+        walk.add(words, None)
     answers = torch.stack(drawn, dim=1)
     lengths = [int((~torch.isin(answer, ends)).long().cumprod(0).sum()) for answer in answers]
     return [answer[:length] for answer, length in zip(answers, lengths, strict=True)]
@@ -126,8 +128,6 @@ class _Walk:
     """A sequence that grows: one new position over a cache, or everything anew."""
 
     def __init__(self, model: VisualLanguageModel, prompt: Prompt, cached: bool) -> None:
-        if not bool(prompt.mask[:, -1].all()):
-            raise ValueError("prompts must be padded on the left, so that all of them end where the answer begins")
         self.model, self.prompt, self.cached = model, prompt, cached
         self.read: Read = model(*prompt, keep=cached)
 
@@ -170,6 +170,11 @@ def _draw(
     return first + sampling.draw(logits, generator), None
 
 
+def _check_padding(prompt: Prompt) -> None:
+    if not bool(prompt.mask[:, -1].all()):
+        raise ValueError("prompts must be padded on the left, so that all of them end where the answer begins")
+
+
 def _then(prompt: Prompt, words: list[int]) -> Prompt:
     added = prompt.ids.new_tensor(words).expand(len(prompt.ids), -1)
     rows = prompt.rows
@@ -179,9 +184,10 @@ def _then(prompt: Prompt, words: list[int]) -> Prompt:
     return Prompt(torch.cat([prompt.ids, added], dim=1), mask, rows)
 
 
-def _spread(part: Tensor, count: int) -> Tensor:
-    return part.expand(count, *part.shape[1:])
+def _spread(prompt: Prompt, count: int) -> Prompt:
+    rows = None if prompt.rows is None else prompt.rows.expand(count, -1, -1)
+    return Prompt(prompt.ids.expand(count, -1), prompt.mask.expand(count, -1), rows)
 
 
-def _twice(part: Tensor | None, guided: bool) -> Tensor | None:
-    return torch.cat([part, part]) if guided and part is not None else part
+def _twice(part: Tensor, guided: bool) -> Tensor:
+    return torch.cat([part, part]) if guided else part

@@ -1,6 +1,7 @@
 """Text and images -> what a visual language model reads, in the manner of Hugging Face's processors."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""Of Qwen; used where a tokenizer has no chat template of its own."""
+"""Of Qwen; for tokenizers without a chat template, with their own end of text where they lack `<|im_end|>`."""
 
 Message = dict[str, Any]
 """{"role": ..., "content": text or a list of {"type": "text", "text": ...} and {"type": "image", "image": ...}}."""
@@ -166,9 +167,14 @@ class VisualProcessor:
         return [self.tokenizer.decode(one, skip_special_tokens=skip_special_tokens) for one in ids]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """The tokenizer with its visual vocabulary, and the visual tokenizer in a folder of its own."""
+        """The tokenizer with its visual vocabulary, and the visual tokenizer in a folder of its own.
+
+        A visual tokenizer that was put together by hand cannot be saved, and is left out with a warning.
+        """
         self.tokenizer.save_pretrained(folder)
-        if self.visual is not None:
+        if self.visual is not None and self.visual.config is None:
+            warnings.warn("the visual tokenizer came from no catalogue builder and is not saved", stacklevel=2)
+        elif self.visual is not None:
             save_tokenizer(self.visual, Path(folder) / VISUAL)
 
     @classmethod
@@ -181,11 +187,15 @@ class VisualProcessor:
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
         plain = [{**message, "content": _content(message["content"])} for message in messages]
-        template = self.tokenizer.chat_template or CHATML
+        template = self.tokenizer.chat_template or self._chatml()
         rendered: str = self.tokenizer.apply_chat_template(
             plain, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
         )
         return rendered
+
+    def _chatml(self) -> str:
+        known = "<|im_end|>" in self.tokenizer.get_vocab() or not self.tokenizer.eos_token
+        return CHATML if known else CHATML.replace("<|im_end|>", self.tokenizer.eos_token)
 
     def _text_ids(self, text: str, add_special_tokens: bool) -> Tensor:
         ids = self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
