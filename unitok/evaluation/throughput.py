@@ -65,7 +65,7 @@ def speed(
     details["device"] = device_name(ranks.device)
     protocol = Protocol("speed", "noise, seed 0", max(batch_sizes), None, "none", side, "none", {}, details)
     report = make_report(
-        tokenizer, models[tokenizer, dtypes[0]], protocol, figures, Run(ranks, dtype=DTYPES[dtypes[0]])
+        display_name(tokenizer), models[tokenizer, dtypes[0]], protocol, figures, Run(ranks, dtype=DTYPES[dtypes[0]])
     )
     if ranks.first:
         print_report(report)
