@@ -28,4 +28,5 @@ def test_the_readmes_lines_run(tmp_path, monkeypatch):
     exec(compile(code, str(README), "exec"), names)
     assert names["logits"].shape[1] == names["data"]["input_ids"].shape[1]
     assert names["found"][0].codes.shape == (2, 4, 4)
-    assert Image.open("boat.png").size == (64, 64)
+    with Image.open("boat.png") as boat:
+        assert boat.size == (64, 64)
