@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unitok.evaluation.protocol import Protocol
 from unitok.evaluation.ranks import Run, join
 from unitok.evaluation.report import device_name, make_report, print_report, write_report
-from unitok.evaluation.rivals import DTYPES, open_model
+from unitok.evaluation.rivals import DTYPES, display_name, open_model
 
 Variant = Callable[[], Any]
 
