@@ -63,7 +63,7 @@ def main() -> None:
             if args.again or not path.is_file():
                 start = time.perf_counter()
                 report, scores = evaluate(name, model, photos, pipeline, judges, run)
-                report.about["seconds"] = round(time.perf_counter() - start, 1)
+                report.about |= {"seconds": round(time.perf_counter() - start, 1), "command": command(name, data)}
                 if ranks.first:
                     print_report(report)
                     if args.pictures:
@@ -73,9 +73,15 @@ def main() -> None:
             if data == "imagenette" and isinstance(model, Tokenizer) and (args.again or not path.is_file()):
                 classes = read_classes(photos, str(SHARED / "imagenette" / "classes.csv"))
                 report = classify(name, model, photos, classes, "openai-imagenet", pipeline, run)
+                report.about["command"] = command(name, data)
                 if ranks.first:
                     print_report(report)
                     write_report(report, path)
+
+
+def command(name: str, data: str) -> str:
+    """The line that makes this JSON again; folders of one machine stay out of it."""
+    return f"python benchmarks/comparison.py --rows {name} --sets {data} --again"
 
 
 def parse() -> argparse.Namespace:

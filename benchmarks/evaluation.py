@@ -59,6 +59,18 @@ def measured(run: Callable[[], float]) -> tuple[float, dict[str, float]]:
     return value, {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
 
 
+def interleaved(routes: dict[str, Callable[[], float]], repeats: int) -> dict[str, tuple[float, dict[str, float]]]:
+    """Each route's value and median seconds, run A B C A B C ..."""
+    turns = [{route: measured(run) for route, run in routes.items()} for _ in range(repeats)]
+    return {
+        route: (
+            turns[0][route][0],
+            {unit: float(np.median([turn[route][1][unit] for turn in turns])) for unit in ("wall_s", "cpu_s")},
+        )
+        for route in routes
+    }
+
+
 def frechet(dim: int = 2048) -> dict[str, object]:
     """Cholesky and eigvalsh against scipy's sqrtm, at full rank and with fewer samples than dimensions."""
     generator = torch.Generator().manual_seed(0)
@@ -77,10 +89,13 @@ def frechet(dim: int = 2048) -> dict[str, object]:
 
     first, second = gaussian(5000, False), gaussian(5000, True)
     few = gaussian(1000, False)
-    ours, our_time = measured(lambda: frechet_distance(first, second))
-    deficient, deficient_time = measured(lambda: frechet_distance(few, second))
+    routes = {
+        "cholesky": lambda: frechet_distance(first, second),
+        "rank_deficient": lambda: frechet_distance(few, second),
+        "sqrtm": lambda: by_sqrtm(first, second),
+    }
+    (ours, our_time), (deficient, deficient_time), (theirs, their_time) = interleaved(routes, 3).values()
     swapped = frechet_distance(second, few)
-    theirs, their_time = measured(lambda: by_sqrtm(first, second))
     return {
         "dim": dim,
         "cholesky": {"distance": ours, **our_time},
@@ -135,17 +150,14 @@ def streaming(count: int = 200) -> dict[str, object]:
             return distance(originals, reconstructions)
 
         routes = {"memory": through_memory, "files": through_files}
-        turns = [{route: measured(function) for route, function in routes.items()} for _ in range(3)]
-    times = {
-        route: {unit: float(np.median([turn[route][1][unit] for turn in turns])) for unit in ("wall_s", "cpu_s")}
-        for route in routes
-    }
-    memory, files = turns[0]["memory"][0], turns[0]["files"][0]
+        found_by = interleaved(routes, 3)
+    (memory, memory_time), (files, files_time) = found_by["memory"], found_by["files"]
     return {
         "images": count,
-        **{route: {"distance": turns[0][route][0], **times[route]} for route in routes},
-        "speedup_wall": times["files"]["wall_s"] / times["memory"]["wall_s"],
-        "speedup_cpu": times["files"]["cpu_s"] / times["memory"]["cpu_s"],
+        "memory": {"distance": memory, **memory_time},
+        "files": {"distance": files, **files_time},
+        "speedup_wall": files_time["wall_s"] / memory_time["wall_s"],
+        "speedup_cpu": files_time["cpu_s"] / memory_time["cpu_s"],
         "difference": abs(memory - files),
     }
 

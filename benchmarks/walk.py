@@ -1,7 +1,8 @@
 """Speed of UniTok-Large's walk on this machine, sub-pixel against plain and bfloat16 against float32.
 
 Weights follow the fixtures' fill rule: speed does not depend on them, shares of equal codes do (random weights are
-the worst case). CPU seconds of one thread, so that other work on the machine does not count.
+the worst case). CPU seconds of this process, so that other work on the machine does not count; for the same reason
+threads must not spin while they wait: `OMP_WAIT_POLICY=passive python benchmarks/walk.py`.
 """
 
 import copy
@@ -31,28 +32,33 @@ def plain_form(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(2)  # with one, torch computes 1x1 convolutions of a single image without oneDNN
     images = golden("large", "golden.safetensors")["image_u8"][:1].permute(0, 3, 1, 2).float() / 255
     exact = filled("large")
     exact.contrast = None
     plain, half = plain_form(exact), copy.deepcopy(exact).bfloat16()
     codes = exact.encode(images)
+    tokens, blocks = exact.features(codes).detach().flatten(1, 2), torch.no_grad()(exact.decoder.blocks)
     kept: dict[str, Tensor] = {}
     seconds = interleave(
         {
             "encode float32": lambda: kept.update(codes=exact.encode(images)),
             "encode bfloat16": lambda: kept.update(codes16=half.encode(images)),
+            "decoder blocks float32": lambda: blocks(tokens),
             "decode float32 plain": lambda: kept.update(plain=plain.decode(codes)),
             "decode float32": lambda: kept.update(rec=exact.decode(codes)),
             "decode bfloat16": lambda: kept.update(rec16=half.decode(codes)),
         },
-        repeats=3,
+        repeats=2,
         clock=time.process_time,
     )
     error = (kept["rec"] - kept["rec16"]).abs()
+    stack = seconds["decoder blocks float32"]
     figures = {
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "float32 decode, plain / sub-pixel": seconds["decode float32 plain"] / seconds["decode float32"],
+        "float32 up-path alone (without the blocks), plain / sub-pixel": (seconds["decode float32 plain"] - stack)
+        / (seconds["decode float32"] - stack),
         "largest pixel difference, plain and sub-pixel": (kept["plain"] - kept["rec"]).abs().max().item(),
         "encode, float32 / bfloat16": seconds["encode float32"] / seconds["encode bfloat16"],
         "decode, float32 / bfloat16": seconds["decode float32"] / seconds["decode bfloat16"],
@@ -65,7 +71,7 @@ def main() -> None:
         "walk",
         figures,
         data="one 256 x 256 image, UniTok-Large with weights of the fill rule",
-        protocol="process CPU seconds, one thread, batch 1, five variants interleaved, median of 3 after 1 warm-up",
+        protocol="process CPU seconds, OMP_WAIT_POLICY=passive, batch 1, interleaved, median of 2 after a warm-up",
     )
 
 

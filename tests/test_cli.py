@@ -35,7 +35,7 @@ def test_every_command_has_a_parser_and_every_argument_a_help(name, capsys):
 
 
 def show(
-    photos: list[int], kind: str, output: str = "x", size: int | None = None, loud: bool = False, parts: tuple = ()
+    photos: list[int], kind: str, output: str = "x", size: int | None = None, loud: bool = False, keys: str = ""
 ) -> int | None:
     """What was asked.
 
@@ -45,7 +45,7 @@ def show(
         output: where.
         size: px.
         loud: or not.
-        parts: no.
+        keys: a name that the parser's own namespace uses too.
     """
     if kind == "bad":
         raise ValueError("it is\n  bad")

@@ -45,7 +45,8 @@ def needs_pixels(tokenizer: Tokenizer) -> None:
 
 def test_every_model_file_of_the_catalogue_is_found() -> None:
     homes = {builder.__module__ for builder in TOKENIZERS.values()}
-    assert homes <= {module.__name__ for module in MODULES}
+    wrapper = {"unitok.models.detokenizers"}  # puts another decoder on tokenizers that are found by themselves
+    assert homes - wrapper <= {module.__name__ for module in MODULES}
 
 
 def test_codes_are_int64_in_range_and_deterministic(tokenizer: Tokenizer) -> None:

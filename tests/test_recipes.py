@@ -28,7 +28,7 @@ class Parsed(TrainingCLI):
 
 
 def with_tiny(recipe):
-    return (RECIPES / "unitok/tiny.yaml", recipe) if recipe.name.startswith("ablation") else (recipe,)
+    return (RECIPES / "unitok/tiny.yaml", recipe) if recipe.name.startswith(("ablation", "tiny_")) else (recipe,)
 
 
 @pytest.mark.parametrize("recipe", UNITOK, ids=lambda path: path.stem)
@@ -50,7 +50,8 @@ def test_ablations_hold_the_total_constant(books):
     built = config.model.init_args.tokenizer.init_args
     assert built.num_codebooks == books
     assert built.num_codebooks * built.codebook_size == 16384
-    assert config.model.init_args.weights.alignment == 1.0  # from tiny.yaml, not forgotten
+    tiny = Parsed(RECIPES / "unitok/tiny.yaml").config
+    assert config.model.init_args.weights == tiny.model.init_args.weights  # not forgotten by the difference
 
 
 @pytest.mark.parametrize("recipe", UNITOK, ids=lambda path: path.stem)
@@ -82,7 +83,7 @@ def test_trains_two_steps(name, photos, tmp_path):
     data = {"train": photos, "size": 32, "batch_size": 4, "workers": 0}
     if name in ("tiny", "ablation_codebooks_1"):
         data |= {"validation": photos, "class_names": "null"}
-        for weight in ("perceptual", "alignment"):  # their networks' weights are not in the repository
+        for weight in ("alignment", "spatial_alignment"):  # the teacher's weights are not in the repository
             words += [f"--model.init_args.weights.{weight}", "0"]
     if name == "decoder_finetune":
         save_tokenizer(unitok_tiny(), tmp_path / "start")

@@ -107,6 +107,19 @@ class ConvAttention(nn.Module):
         return maps + self.proj(mixed).transpose(1, 2).view_as(maps)
 
 
+def initialise(module: nn.Module) -> None:
+    """UniTok's rule for decoder and projectors, for `Module.apply`: linear 0.02, convolutions Xavier 0.5, biases 0.
+
+    Source: UniTok (arXiv 2502.20321), the authors' training code as described in its release.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.xavier_normal_(module.weight, gain=0.5)
+    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
 class Derived:
     """A tensor computed from parameters and kept until one of them changes.
 

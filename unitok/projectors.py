@@ -5,6 +5,8 @@ from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unitok.layers import initialise
+
 
 class AttentionProjector(nn.Module):
     """Change of width by one bidirectional attention layer: (B, h, w, in_dim) -> (B, h, w, out_dim).
@@ -41,6 +43,7 @@ class AttentionProjector(nn.Module):
         self.attn_proj = nn.Linear(out_dim, out_dim)
         self.proj = nn.Linear(in_dim, out_dim)
         self.mlp = GeGluMlp(out_dim, 2 * out_dim, act_layer="gelu_tanh")
+        self.apply(initialise)
 
     def forward(self, grid: Tensor) -> Tensor:
         """(B, h, w, in_dim) -> (B, h, w, out_dim)."""

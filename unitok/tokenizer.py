@@ -131,13 +131,13 @@ class Tokenizer(nn.Module):
         contrast: ContrastiveHead = _room(self.contrast, "joint image-text space", "encode_text")
         return contrast.embed_text(text_ids, normalize)
 
-    def forward(self, images: Tensor, decoded: int | None = None) -> Reconstruction:
+    def forward(self, images: Tensor, decoded: int | None = None, scale: int = 1) -> Reconstruction:
         """(B, 3, H, W) images -> Reconstruction with gradients, for training; the first `decoded` are decoded.
 
-        Projections and quantizer run in float32 with autocast off, whatever surrounds them.
+        `scale` is that of `encode`. Projections and quantizer run in float32 with autocast off, always.
         """
         decoder = _room(self.decoder, "decoder", "forward", self.decoder_advice) if decoded != 0 else None
-        quantized = self.quantizer(self._latents(images, validate=False))
+        quantized = self.quantizer(self._latents(images, scale, validate=False))
         features = self._project_out(quantized.latents)
         decoded_images = features.new_zeros(0, *images.shape[1:]) if decoder is None else decoder(features[:decoded])
         return Reconstruction(decoded_images, features, quantized.codes, quantized.loss, quantized.entropy_loss)

@@ -59,8 +59,10 @@ def whole(driver: Driver) -> tuple[dict[str, bytes], float]:
 def test_killed_at_20_random_moments(driver: Driver, whole, world: int):
     files, seconds = whole
     draw = random.Random(world)
-    killed = 0
-    for trial in range(20):
+    killed = trial = 0
+    while killed < 20:  # a kill that came after the end was none, however busy the machine
+        trial += 1
+        assert trial <= 60, f"only {killed} of {trial} kills met a run at work"
         output = driver.folder / f"killed{world}"
         victims = [draw.randrange(world)] if trial % 2 else list(range(world))
         answer = driver.run(output, world, draw.uniform(0, 0.9 * seconds), victims)
@@ -70,7 +72,6 @@ def test_killed_at_20_random_moments(driver: Driver, whole, world: int):
         assert driver.run(output, again)["codes"] == [0] * again
         assert snapshot(output) == files, f"trial {trial}"
         shutil.rmtree(output)
-    assert killed >= 15
 
 
 def _die_at_each(driver: Driver, operations: Iterator[int]) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unitok.evaluation.rivals import DiffusersAutoencoder, PillowCodec, bits_of, open_model, tokens_of
+from unitok.evaluation.rivals import DiffusersAutoencoder, PillowCodec, bits_of, display_name, open_model, tokens_of
 from unitok.images import to_pil
 from unitok.models.unitok import unitok_tiny
 
@@ -85,6 +85,14 @@ def test_an_adapter_is_one_file_with_a_load_function(tmp_path):
     path.write_text("")
     with pytest.raises(ValueError, match=r"no function load\(argument\)"):
         open_model(f"{path}@weights", torch.float32, CPU)
+
+
+def test_tables_tell_no_folders(tmp_path):
+    assert display_name(f"{tmp_path}/vqvae.py@{tmp_path}/weights") == "vqvae"
+    assert display_name(f"diffusers@{tmp_path}/sd-vae") == "diffusers@sd-vae"
+    assert display_name("jpeg@0.375") == "jpeg@0.375"
+    assert display_name("owner/name") == "owner/name"
+    assert display_name(str(tmp_path)) == tmp_path.name
 
 
 def test_a_tokenizers_bits_are_its_codes():

@@ -68,6 +68,19 @@ def test_bits_and_codebooks_by_hand(run):
     assert figures["codebook_perplexity_each"] == pytest.approx([2, 1])
 
 
+def test_one_codebook_is_a_list_of_one(run, monkeypatch):
+    def encode(self, images):
+        self.images = images
+        return torch.zeros(3, 1, 2, 2, dtype=torch.int64)
+
+    monkeypatch.setattr(Noisy, "encode", encode)
+    monkeypatch.setattr(Noisy, "num_codebooks", 1)
+    tally = Tally(Noisy(), NOBODY)
+    tally.add([0, 1, 2], photos())
+    figures, _, _ = tally.figures(run.ranks, None)
+    assert (figures["codebook_usage_each"], figures["codebook_perplexity_each"]) == ([0.25], [1.0])
+
+
 def test_batches_do_not_change_the_figures(run):
     images = photos(4)
     whole, parts = Tally(Noisy(), NOBODY), Tally(Noisy(), NOBODY)

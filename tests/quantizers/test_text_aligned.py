@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -128,3 +130,14 @@ def test_bad_codes_are_refused() -> None:
         quantizer().dequantize(torch.full((1, 1, 2, 2), 50))
     with pytest.raises(ValueError, match="K=1"):
         quantizer().dequantize(torch.zeros(1, 2, 2, 2, dtype=torch.int64))
+
+
+def test_a_copy_has_a_codebook_of_its_own() -> None:
+    first = quantizer()
+    copied = deepcopy(first)
+    with torch.no_grad():
+        copied.projection.weight.normal_()
+    vectors = F.normalize(copied.projection(copied.embedding), dim=-1)
+    with torch.no_grad():
+        assert torch.allclose(copied.codebook, vectors, atol=1e-6)
+        assert not torch.allclose(copied.codebook, first.codebook, atol=0.1)

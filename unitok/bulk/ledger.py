@@ -145,14 +145,14 @@ def read_json(folder: Folder, data: bytes, name: str) -> Any:
 
 def _duplicates(folder: Folder, entries: list[dict[str, Any]], sidecar: Sidecar) -> list[str]:
     """Keys that occur more than once; needs 8 bytes of memory for each row of the run."""
-    readers = [ShardReader(folder, shard, entry, sidecar) for shard, entry in enumerate(entries)]
-    hashes = np.concatenate([reader.key_hashes for reader in readers])
-    _, first, count = np.unique(hashes, return_index=True, return_counts=True)
-    starts = np.cumsum([0, *(len(reader) for reader in readers)])
+    parts = [np.array(ShardReader(folder, shard, entry, sidecar).key_hashes) for shard, entry in enumerate(entries)]
+    _, first, count = np.unique(np.concatenate(parts), return_index=True, return_counts=True)
+    starts = np.cumsum([0, *map(len, parts)])
     keys = []
     for position in sorted(first[count > 1]):
         shard = int(np.searchsorted(starts, position, side="right")) - 1
-        keys.append(readers[shard].row(int(position - starts[shard]))["key"])
+        reader = ShardReader(folder, shard, entries[shard], sidecar)  # none stays open: mapped files count as memory
+        keys.append(reader.row(int(position - starts[shard]))["key"])
     return list(dict.fromkeys(keys))
 
 

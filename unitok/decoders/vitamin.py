@@ -5,7 +5,7 @@ from timm.layers import LayerNorm, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitok.layers import UpsampleConv, vitamin_blocks
+from unitok.layers import UpsampleConv, initialise, vitamin_blocks
 
 
 class InvertedBottleneck(nn.Module):
@@ -67,7 +67,7 @@ class ViTaminDecoder(nn.Module):
         self.up4 = UpsampleConv(fine, fine)
         self.out_norm = LayerNorm2d(fine, eps=1e-6)
         self.out_conv = nn.Conv2d(fine, 3, 3, padding=1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     @property
     def last_layer(self) -> Tensor:
@@ -87,12 +87,3 @@ def _stage(in_channels: int, out_channels: int, depth: int, expansion: int) -> n
     first = InvertedBottleneck(in_channels, out_channels, upsample=True, expansion=expansion)
     rest = (InvertedBottleneck(out_channels, out_channels, expansion=expansion) for _ in range(depth - 1))
     return nn.Sequential(first, *rest)
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.xavier_normal_(module.weight, gain=0.5)
-    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-        nn.init.zeros_(module.bias)

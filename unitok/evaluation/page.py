@@ -16,7 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2em auto
 table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }
 th, td { padding: .25em .7em; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left }
-th { border-bottom: 2px solid #444 }
+th { border-bottom: 2px solid #444; white-space: nowrap }
 .plots { display: flex; flex-wrap: wrap; gap: 1em } .warning { color: #a33; max-width: 60em }
 details { margin: .5em 0 } pre { overflow: auto; background: #f6f6f4; padding: .7em } img { max-width: 100% }
 """
@@ -76,7 +76,8 @@ def page(reports: Sequence[Report], folders: Sequence[Path]) -> str:
 
 def _section(group: list[Report], places: dict[int, Path]) -> list[str]:
     heading, *rows = cells(group)
-    parts = [f"<h2>{escape(group[0].protocol['kind'].capitalize())}</h2><p>{escape(caption(group[0]))}</p><table><tr>"]
+    title, note = group[0].protocol["kind"].capitalize(), caption(group[0]).replace("`", "")
+    parts = [f"<h2>{escape(title)}</h2><p>{escape(note)}</p><table><tr>"]
     parts += [f"<th>{escape(cell)}</th>" for cell in heading]
     parts += ["</tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     parts.append("</table>")
@@ -121,4 +122,5 @@ def _details(one: Report, folder: Path) -> str:
     excluded = f"<p>Excluded: {escape('; '.join(one.excluded))}</p>" if one.excluded else ""
     about = escape(json.dumps({"about": one.about, "protocol": one.protocol}, indent=1))
     opened = " open" if picture else ""
-    return f"<details{opened}><summary>{escape(one.tokenizer)}</summary>{picture}{excluded}<pre>{about}</pre></details>"
+    facts = f"<details><summary>protocol and machine</summary><pre>{about}</pre></details>"
+    return f"<details{opened}><summary>{escape(one.tokenizer)}</summary>{picture}{excluded}{facts}</details>"

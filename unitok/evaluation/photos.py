@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -50,6 +50,8 @@ class Photo(NamedTuple):
         try:
             image = Image.open(io.BytesIO(data))
             image.load()
+        except UnidentifiedImageError as error:
+            raise OSError("not an image that Pillow can read") from error  # Pillow's own words hold a memory address
         except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
             raise OSError(str(error)) from error
         return image

@@ -12,7 +12,7 @@ from unitok.evaluation.photos import Photo, batches, content_hash, find_photos
 from unitok.evaluation.protocol import Pipeline, Protocol, named_pipeline
 from unitok.evaluation.ranks import Run, join
 from unitok.evaluation.report import Report, make_report, print_report, write_report
-from unitok.evaluation.rivals import DTYPES, Precision, open_model, tokens_of
+from unitok.evaluation.rivals import DTYPES, Precision, display_name, open_model, tokens_of
 from unitok.tokenizer import Tokenizer
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
@@ -73,7 +73,9 @@ def probe(
             check_folders(Path(root))
         photos = find_photos(root, limit)
         sets.append((photos, read_classes(photos, classes)))
-    report = probe_features(tokenizer, model, sets[0], sets[1], named_pipeline(pipeline, model.image_size), run)
+    report = probe_features(
+        display_name(tokenizer), model, sets[0], sets[1], named_pipeline(pipeline, model.image_size), run
+    )
     if run.ranks.first:
         print_report(report)
         if output is not None:

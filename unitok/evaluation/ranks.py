@@ -43,12 +43,6 @@ class Ranks(NamedTuple):
         dist.all_gather_object(values, value)
         return values
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of all processes' tensors, on all of them."""
-        if self.size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
 
 class Run(NamedTuple):
     """How a run computes; none of it belongs to the protocol, as no figure should depend on it.

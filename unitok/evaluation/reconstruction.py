@@ -12,7 +12,7 @@ from unitok.evaluation.protocol import Pipeline, Protocol, named_pipeline
 from unitok.evaluation.ranks import Run, join
 from unitok.evaluation.reference import find_reference, keep_reference
 from unitok.evaluation.report import Report, make_report, print_report, write_report
-from unitok.evaluation.rivals import DTYPES, Precision, open_model
+from unitok.evaluation.rivals import DTYPES, Precision, display_name, open_model
 from unitok.evaluation.tally import Tally, round_trip
 from unitok.files import replacing
 
@@ -64,7 +64,9 @@ def reconstruction(
     weights = features_weights if features != "inception" else inception_weights
     judges = open_judges(features, weights, features_options or {}, lpips, lpips_weights, ranks.device)
     model, precision = open_model(tokenizer, DTYPES[dtype], ranks.device), DTYPES[dtype]
-    report, scores = evaluate(tokenizer, model, photos, way, judges, Run(ranks, batch_size, workers, precision), cache)
+    report, scores = evaluate(
+        display_name(tokenizer), model, photos, way, judges, Run(ranks, batch_size, workers, precision), cache
+    )
     if not ranks.first:
         return
     if output is not None:
@@ -86,7 +88,7 @@ def evaluate(
 ) -> tuple[Report, dict[int, float]]:
     """One pass over the photos -> the report, and the PSNR of each photo by its index; the same on every rank.
 
-    Memory does not grow with the number of photos, but for 64 bytes of figures each.
+    Memory does not grow with the number of photos, but for their names and figures: about a kilobyte each.
 
     Args:
         name: of the tokenizer, for the report.

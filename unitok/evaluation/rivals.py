@@ -167,7 +167,7 @@ class OpenClip(nn.Module):
         super().__init__()
         self.model: Any = model
         self.text_ids = text_ids
-        visual = self.model.visual
+        visual: Any = self.model.visual
         self.image_size: int = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
         self.mean: Tensor
         self.std: Tensor
@@ -237,6 +237,14 @@ def open_model(name: str, dtype: torch.dtype, device: torch.device) -> Any:
     else:
         raise ValueError(f"{name}: {kind!r} is not one of jpeg, webp, diffusers, open_clip or a .py file")
     return rival.eval().to(device, dtype) if isinstance(rival, nn.Module) else rival
+
+
+def display_name(name: str) -> str:
+    """What `--tokenizer` says -> how tables call it: a path is told by its last part, an adapter by its file."""
+    kind, at, argument = name.partition("@")
+    if not at:
+        return Path(name).name if Path(name).exists() else name
+    return Path(kind).stem if kind.endswith(".py") else f"{kind}@{Path(argument).name}"
 
 
 def _open_clip(name: str, pretrained: str | None = None) -> OpenClip:

@@ -79,8 +79,8 @@ class Tally:
             usage = self._usage.compute()
             figures["codebook_usage"] = float(usage.share.mean())
             figures["codebook_perplexity"] = float(usage.perplexity.mean())
-            figures["codebook_usage_each"] = usage.share.tolist()
-            figures["codebook_perplexity_each"] = usage.perplexity.tolist()
+            figures["codebook_usage_each"] = usage.share.reshape(-1).tolist()  # torchmetrics squeezes K = 1
+            figures["codebook_perplexity_each"] = usage.perplexity.reshape(-1).tolist()
         if self._copies is not None and self.judges.features is not None:
             reference = reference or (self._originals.compute() if self._originals is not None else None)
             copies = self._copies.compute()
@@ -108,7 +108,7 @@ def round_trip(model: Any, images: Tensor, seed: int = 0) -> tuple[Tensor, Any]:
     Args:
         model: a Tokenizer or a rival.
         images: the originals.
-        seed: for a generative decoder's draws.
+        seed: for a generative decoder's draws; its figures then depend on how photos fall into batches.
 
     Raises:
         ValueError: NaN or infinity in a reconstruction, or another shape.

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unitok.evaluation.protocol import Protocol
 from unitok.evaluation.ranks import Run, join
 from unitok.evaluation.report import device_name, make_report, print_report, write_report
-from unitok.evaluation.rivals import DTYPES, open_model
+from unitok.evaluation.rivals import DTYPES, display_name, open_model
 
 Variant = Callable[[], Any]
 
@@ -65,7 +65,7 @@ def speed(
     details["device"] = device_name(ranks.device)
     protocol = Protocol("speed", "noise, seed 0", max(batch_sizes), None, "none", side, "none", {}, details)
     report = make_report(
-        tokenizer, models[tokenizer, dtypes[0]], protocol, figures, Run(ranks, dtype=DTYPES[dtypes[0]])
+        display_name(tokenizer), models[tokenizer, dtypes[0]], protocol, figures, Run(ranks, dtype=DTYPES[dtypes[0]])
     )
     if ranks.first:
         print_report(report)

@@ -13,7 +13,7 @@ from unitok.evaluation.protocol import Pipeline, named_pipeline
 from unitok.evaluation.ranks import Run, join
 from unitok.evaluation.report import Report, make_report, print_report, write_report
 from unitok.evaluation.retrieval import read_pairs, retrieve
-from unitok.evaluation.rivals import DTYPES, Precision, open_model, tokens_of
+from unitok.evaluation.rivals import DTYPES, Precision, display_name, open_model, tokens_of
 
 
 def zero_shot(
@@ -51,12 +51,12 @@ def zero_shot(
     way = named_pipeline(pipeline, model.image_size)
     run = Run(ranks, batch_size, workers, precision)
     if data.endswith(".jsonl"):
-        report = retrieve(tokenizer, model, *read_pairs(Path(data), limit), way, run)
+        report = retrieve(display_name(tokenizer), model, *read_pairs(Path(data), limit), way, run)
     else:
         if Path(data).is_dir():
             check_folders(Path(data))
         photos = find_photos(data, limit)
-        report = classify(tokenizer, model, photos, read_classes(photos, classes), templates, way, run)
+        report = classify(display_name(tokenizer), model, photos, read_classes(photos, classes), templates, way, run)
     if ranks.first:
         print_report(report)
         if output is not None:

@@ -134,11 +134,11 @@ def read_published(
     published = {_plain(name): tensor for name, tensor in model["sd"].items() if not name.startswith("teacher")}
     _check_scaling(published)
     arguments = {
-        **_encoder_arguments(args, published, encoder_heads),
+        **encoder_arguments(args, published, encoder_heads),
         **_quantizer_arguments(args, published),
         **_decoder_arguments(args, published),
     }
-    state = _rename(published, arguments["encoder_depth"])
+    state = rename(published, arguments["encoder_depth"])
     if detokenizer is not None:
         found = read_detokenizer(detokenizer, pixels)
         arguments["detokenizer"] = {"name": found.tokenizer, "arguments": found.arguments}
@@ -166,7 +166,12 @@ def _need(published: dict[str, Tensor], name: str, axes: int) -> torch.Size:
     return tensor.shape
 
 
-def _encoder_arguments(args: dict[str, Any], published: dict[str, Tensor], heads: int | None) -> dict[str, Any]:
+def encoder_arguments(args: dict[str, Any], published: dict[str, Tensor], heads: int | None) -> dict[str, Any]:
+    """Sizes of the encoder, from published weights and arguments; `heads` where no SigLIP 2 size tells them.
+
+    Raises:
+        ValueError: sizes that contradict each other or are not to be known.
+    """
     dim, _, patch, _ = _need(published, "encoder.embeddings.patch_embedding.weight", 4)
     positions, _ = _need(published, "encoder.embeddings.position_embedding.weight", 2)
     mlp, _ = _need(published, "encoder.encoder.layers.0.mlp.fc1.weight", 2)
@@ -256,7 +261,7 @@ _RENAMES = [  # published name -> ours, the first match of each line applied
 ]
 
 
-def _rename(published: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+def rename(published: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
     """Published weights under our names; those that no feature needs (SigLIP's last block and heads) are dropped."""
     state: dict[str, Tensor] = {}
     for name, tensor in published.items():

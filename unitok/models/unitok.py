@@ -8,6 +8,7 @@ from torch import nn
 
 from unitok.decoders import HybridDecoder, ViTaminDecoder
 from unitok.encoders import HybridEncoder, ViTaminEncoder
+from unitok.layers import initialise
 from unitok.models.catalogue import Published, remember_arguments
 from unitok.projectors import AttentionProjector
 from unitok.quantizers import MultiCodebookQuantizer
@@ -109,7 +110,7 @@ def tiny() -> Tokenizer:
 
 def _projector(kind: str, in_dim: int, out_dim: int, head_dim: int) -> nn.Module:
     if kind == "linear":
-        return nn.Linear(in_dim, out_dim)
+        return nn.Linear(in_dim, out_dim).apply(initialise)
     return AttentionProjector(in_dim, out_dim, num_heads=max(in_dim, out_dim) // head_dim)
 
 

@@ -127,7 +127,10 @@ class TextAlignedQuantizer(nn.Module):
 
     def _vectors(self, rows: Tensor) -> Tensor:
         """(..., embedding_dim) rows of the embedding -> (..., C) float32 code vectors."""
-        vectors = F.linear(rows.float(), self.projection.weight.float(), self.projection.bias.float())
+        return self._project(rows, self.projection.weight, self.projection.bias)
+
+    def _project(self, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        vectors = F.linear(rows.float(), weight.float(), bias.float())
         return F.normalize(vectors, dim=-1) if self.normalize else vectors
 
     def _plain_search(self, vectors: Tensor) -> Tensor:
@@ -139,10 +142,13 @@ class TextAlignedQuantizer(nn.Module):
             squares = vectors.square().sum(-1, keepdim=True) + table.square().sum(-1)
             return (squares - 2 * (vectors @ table.T)).argmin(-1)
 
-    def _project_all(self, embedding: Tensor, *projection: Tensor) -> Tensor:
-        """(V, C): all code vectors, a few rows at a time, so that nothing of that size stands beside them."""
+    def _project_all(self, embedding: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(V, C): all code vectors, a few rows at a time, so that nothing of that size stands beside them.
+
+        From the parameters given: in a copied module this is still a method of the first one.
+        """
         with torch.autocast(embedding.device.type, enabled=False):
             table = embedding.new_empty(self.codebook_size, self.latent_dim, dtype=torch.float32)
             for rows, target in zip(embedding.split(4096), table.split(4096), strict=True):
-                target.copy_(self._vectors(rows))
+                target.copy_(self._project(rows, weight, bias))
             return table

@@ -38,12 +38,14 @@ class ReconstructionGrid(Callback):
     ) -> None:
         """Show them."""
         self._keep(batch)
-        if trainer.global_step % self.every_n_steps == 0 and trainer.is_global_zero and self._images is not None:
+        if trainer.global_step % self.every_n_steps or not trainer.is_global_zero or self._images is None:
+            return
+        if hasattr(getattr(pl_module, "evaluated", None), "quantizer"):
             for target in trainer.loggers:
                 _show(target, "reconstructions", _grid(pl_module, self._images), trainer.global_step)
 
     def _keep(self, batch: Any) -> None:
-        if self._images is None:
+        if self._images is None and isinstance(batch.images, Tensor):  # conversations are no photos
             self._images = batch.images[: self.count].float() / 255
 
 
