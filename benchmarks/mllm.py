@@ -5,6 +5,7 @@ OMP_NUM_THREADS=1 python benchmarks/mllm.py [--grid 16] [--dim 256] [--depth 4] 
 
 import argparse
 import os
+import time
 from functools import partial
 
 import torch
@@ -23,6 +24,7 @@ from unitok.mllm.code_embedding import CodeEmbedding
 from unitok.mllm.scratch import learn_words, qwen2
 
 BOOKS, SIZE = 8, 4096  # of UniTok
+CLOCK = time.perf_counter if torch.cuda.is_available() else time.process_time  # one thread: whoever else computes
 
 
 def mapping(repeats: int) -> dict[str, float]:
@@ -31,7 +33,8 @@ def mapping(repeats: int) -> dict[str, float]:
     codes = torch.randint(SIZE, (64, BOOKS, 16, 16))
     ids = words.to_ids(codes)
     line = ids.flatten()
-    seconds = interleave({"to_ids": partial(words.to_ids, codes), "to_codes": partial(words.to_codes, line)}, repeats)
+    variants = {"to_ids": partial(words.to_ids, codes), "to_codes": partial(words.to_codes, line)}
+    seconds = interleave(variants, repeats, clock=CLOCK)
     return {name: round(codes.numel() / value) for name, value in seconds.items()}
 
 
@@ -42,7 +45,7 @@ def heads(dim: int, repeats: int, device: str) -> dict[str, dict[str, float]]:
     for count in (1, 64):
         states = torch.randn(count, dim, device=device)
         variants = {name: partial(head.sample, states, cached=name == "cached") for name in ("cached", "recomputed")}
-        seconds = interleave(variants, repeats)
+        seconds = interleave(variants, repeats, clock=CLOCK)
         figures[f"positions_{count}"] = {name: round(count * BOOKS / value, 1) for name, value in seconds.items()}
     return figures
 
@@ -70,7 +73,7 @@ def generation(options: argparse.Namespace, device: str) -> dict[str, dict[str, 
                 name: partial(generate_codes, model, prompt, grid, Sampling(), cached=name == "cached")
                 for name in ("cached", "recomputed")
             }
-            seconds = interleave(variants, options.slow_repeats, warmup=0)
+            seconds = interleave(variants, options.slow_repeats, warmup=0, clock=CLOCK)
             kind = "packed_8x4096" if packed else "words_65536"
             figures[f"{kind}_batch_{batch}"] = {
                 name: round(batch * options.grid**2 / value, 1) for name, value in seconds.items()
@@ -89,11 +92,14 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     load = os.getloadavg()[0]
     torch.manual_seed(0)
-    figures = {
-        "codes_per_second": mapping(options.repeats),
-        "depth_head_codes_per_second": heads(options.dim, options.repeats, device),
-        "generation_tokens_per_second": generation(options, device),
-    }
+    figures: dict[str, object] = {}
+    for name, measure in {
+        "codes_per_second": partial(mapping, options.repeats),
+        "depth_head_codes_per_second": partial(heads, options.dim, options.repeats, device),
+        "generation_tokens_per_second": partial(generation, options, device),
+    }.items():
+        figures[name] = measure()
+        print(name, figures[name], flush=True)
     write_result(
         f"mllm_{device}",
         figures,
@@ -102,7 +108,7 @@ def main() -> None:
             "dtype": "float32",
             "load_average_before": round(load, 1),
             "what": "random weights; recomputed runs everything anew for each code or token, as without a cache; "
-            "medians, interleaved",
+            "medians, interleaved; on a CPU seconds of the process, with one thread",
         },
     )
 

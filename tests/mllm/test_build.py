@@ -40,3 +40,9 @@ def test_packed_under_adapters(language, monkeypatch):
 def test_wrong_dtype_is_refused(language):
     with pytest.raises(ValueError, match="float16"):
         build.pretrained(language, dtype="float16")
+
+
+def test_a_missing_extra_names_its_command(monkeypatch):
+    monkeypatch.setattr(build, "find_spec", lambda package: None)
+    with pytest.raises(ImportError, match=r"transformers and peft: pip install \"unitok-vision\[mllm\]\""):
+        build.pretrained("nowhere", lora_rank=1)

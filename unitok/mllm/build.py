@@ -1,5 +1,6 @@
 """Builders of visual assistants, as recipes name them."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ def from_scratch(
         size: side of photos; None is the one the visual tokenizer was trained on.
         seed: of the weights.
     """
+    _check_extra("transformers")
     visual = load_tokenizer(tokenizer)
     words = learn_words(read_captions(captions), num_words)
     vocabulary = _vocabulary(words, visual, packed, size)
@@ -80,8 +82,9 @@ def pretrained(
         dtype: of the weights.
         gradient_checkpointing: less memory for more time.
         lora_rank: 0 trains everything; otherwise adapters of this rank on all linear layers (needs peft), the visual
-            words' rows, and the visual parts. It cannot grow later: save merges it.
+            words' rows, and the visual parts. Saving merges the adapters.
     """
+    _check_extra("transformers", *(["peft"] if lora_rank else []))
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if dtype not in DTYPES:
@@ -113,6 +116,11 @@ def with_adapters(model: Any, vocabulary: VisualVocabulary, rank: int) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def _check_extra(*packages: str) -> None:
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ImportError(f'language models need {" and ".join(missing)}: pip install "unitok-vision[mllm]"')
 
 
 def _vocabulary(words: Any, visual: Tokenizer, packed: bool, size: int | None) -> VisualVocabulary:
