@@ -20,8 +20,10 @@ def nearest(vectors: Tensor, codebook: Tensor, offset: Tensor | None = None) -> 
         small = 4 * table.numel() <= SMALL_TABLE
         block = len(table) if small else min(len(table), BLOCK)
         rows = _rows(len(table), table.shape[1], vectors.device.type) if small else max(1, BLOCK_BYTES // (4 * block))
-        parts = [_nearest_rows(part, table, offset, block) for part in vectors.split(rows)]
-        return torch.cat(parts) if parts else vectors.new_empty(0, dtype=torch.int64)
+        best = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+        for start in range(0, len(vectors), rows):  # a list of small results would hold the freed scores apart
+            best[start : start + rows] = _nearest_rows(vectors[start : start + rows], table, offset, block)
+        return best
 
 
 def _nearest_rows(vectors: Tensor, table: Tensor, offset: Tensor | None, block: int) -> Tensor:
