@@ -15,7 +15,7 @@ from unitok.hub import ASSETS, DEFAULT, WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-MADE_BY_TOOLS = {"uv.lock", "dist", "runs", "lightning_logs"}
+LEFT_OUT = {"uv.lock", "dist", "runs", "lightning_logs", "data"}  # git-ignored: made by tools and recipes
 
 
 def blocks(language: str) -> list[str]:
@@ -62,7 +62,7 @@ def test_every_file_says_in_one_sentence_what_it_is():
 
 
 def test_the_top_level_is_named():
-    entries = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - MADE_BY_TOOLS
+    entries = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - LEFT_OUT
     for name in entries:
         assert re.search(rf"`{re.escape(name)}/?`", README.read_text()), f"README.md does not name {name}"
 
