@@ -136,6 +136,10 @@ def test_only_named_rooms_learn(batch):
         build(PIXELS, trained=["decodr"])
 
 
+def test_a_tokenizer_that_was_loaded_is_trained_in_training_mode():
+    assert build(PIXELS, tiny().eval()).tokenizer.quantizer.training
+
+
 def test_impossible_combinations():
     with pytest.raises(ValueError, match=r"weights.perceptual=1.0 needs perceptual to be given"):
         build(Weights(adversarial=0.0))

@@ -120,7 +120,8 @@ class TokenizerTask(BaseTask):
         super().__init__(optimization)
         if not 0 < decoded_fraction <= 1:
             raise ValueError(f"decoded_fraction={decoded_fraction} must be in (0, 1]")
-        self.tokenizer, self.weights, self.adversary, self.codebooks = tokenizer, weights, adversary, codebooks
+        self.tokenizer = tokenizer.train()  # one that was loaded comes in eval mode, and Lightning leaves it there
+        self.weights, self.adversary, self.codebooks = weights, adversary, codebooks
         self.decoded_fraction = decoded_fraction
         aligned = weights.alignment or weights.spatial_alignment
         self.perceptual = _built(perceptual, weights.perceptual, "perceptual")
