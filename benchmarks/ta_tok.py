@@ -7,14 +7,12 @@ worst case: codes are far and nearly alike), and near codes, as those of a train
 """
 
 import argparse
-import ctypes
 import multiprocessing
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from timing import interleave, write_result
+from timing import interleave, peak_bytes, write_result
 
 from unitok.decoders import ScaleAdaptiveDecoder
 from unitok.quantizers import TextAlignedQuantizer
@@ -47,7 +45,7 @@ def main() -> None:
         figures,
         data="random weights and latents, seed 0",
         protocol="medians of the process's CPU seconds over interleaved runs, one thread; ratios are straightforward / "
-        "form; memory is the growth of the peak resident set during the second call, after the codebook was projected",
+        "form; memory is the tensors that stand at once during the second call, after the codebook was projected",
     )
 
 
@@ -92,15 +90,10 @@ def features(codes: int, repeats: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def peak_memory(codes: int, form: str) -> float:
-    """Megabytes that the second call needs beyond what stood before it."""
-    torch.set_num_threads(1)
+    """Megabytes of tensors that a call holds at once, its codebook projected before."""
     quantizer, latents = build(codes)
     run(quantizer, form, latents["near codes"])
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the first call has freed is not there to be used again, unseen
-    Path("/proc/self/clear_refs").write_text("5")  # the peak restarts at what is resident now
-    before = status("VmRSS")
-    run(quantizer, form, latents["near codes"])
-    return (status("VmHWM") - before) / 1e3
+    return peak_bytes(lambda: run(quantizer, form, latents["near codes"])) / 1e6
 
 
 def build(codes: int) -> tuple[TextAlignedQuantizer, dict[str, torch.Tensor]]:
@@ -116,12 +109,6 @@ def run(quantizer: TextAlignedQuantizer, form: str, latents: torch.Tensor) -> to
     for name, value in FORMS[form].items():
         setattr(quantizer, name, value)
     return quantizer.quantize(latents)
-
-
-def status(field: str) -> int:
-    """Kilobytes of a field of this process's status, as Linux tells them."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ import statistics
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,6 +40,42 @@ def interleave(
             if turn >= warmup:
                 times[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """Bytes of the tensors that `run` made and that were alive at once: no machine, allocator or library in it."""
+    with _Live() as live:
+        run()
+    return live.peak
+
+
+class _Live(TorchDispatchMode):
+    """Adds the storage of every new tensor, and takes it off when it is freed; what stood before does not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[int] = set()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.known |= {key for _, key in _storages((args, kwargs))}
+        out = func(*args, **(kwargs or {}))
+        for storage, key in _storages(out):
+            if key not in self.known:
+                self.known.add(key)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._free, key, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _free(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def _storages(tree: Any) -> list[tuple[torch.UntypedStorage, int]]:
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return [(storage, storage._cdata) for storage in (tensor.untyped_storage() for tensor in tensors)]
 
 
 def write_result(name: str, figures: dict[str, Any], **about: Any) -> Path:

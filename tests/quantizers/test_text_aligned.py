@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks.timing import peak_bytes
 from unitok.quantizers import TextAlignedQuantizer
 
 
@@ -141,3 +142,14 @@ def test_a_copy_has_a_codebook_of_its_own() -> None:
     with torch.no_grad():
         assert torch.allclose(copied.codebook, vectors, atol=1e-6)
         assert not torch.allclose(copied.codebook, first.codebook, atol=0.1)
+
+
+@pytest.mark.parametrize(("options", "largest"), [({"search": "exact"}, 60e6), ({"search": "scan"}, 60e6), ({}, None)])
+def test_729_tokens_and_65536_codes_need_less_than_60_mb(options: dict[str, str], largest: float | None) -> None:
+    quantizer = TextAlignedQuantizer(65536, 16).eval()
+    quantizer.search, quantizer.straightforward = options.get("search", "exact"), largest is None
+    latents = torch.randn(1, 27, 27, 16)
+    with torch.no_grad():
+        quantizer.quantize(latents)  # the codebook is projected once
+        peak = peak_bytes(lambda: quantizer.quantize(latents))
+    assert peak < largest if largest else peak > 190e6  # the whole matrix of scores: 729 x 65,536 floats
