@@ -31,8 +31,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 WEIGHTS = SHARED / "weights"
 RESULTS = Path(__file__).parent / "results"
 ADAPTERS = Path(__file__).parent / "adapters"
-SETS = {"imagenet-samples": SHARED / "imagenet_samples", "imagenette": SHARED / "imagenette" / "eval"}
-COUNT = 500  # photos of a reconstruction set at most, evenly spaced over the sorted names; zero-shot takes them all
+PIXELS, CLASSES = SHARED / "imagenet_samples", SHARED / "imagenette" / "eval"  # what is measured on which photos
 BUDGET = 0.375  # bits per pixel: 8 codes of 12 bits for each 16 x 16 pixels, as the trained tokenizers
 ROWS = {
     "jpeg": f"jpeg@{BUDGET}",
@@ -56,29 +55,27 @@ def main() -> None:
     trained = dict(pair.split("=", 1) for pair in args.tokenizer)
     folder = RESULTS / "try" if args.limit else RESULTS
     rows = {name: source for name, source in {**ROWS, **trained}.items() if not args.rows or name in args.rows}
-    for data in args.sets or SETS:
-        for name, source in rows.items():
-            model, root = open_model(source, torch.float32, ranks.device), SETS[data]
-            photos = find_photos(root, args.limit or COUNT)
-            path = folder / f"reconstruction-{data}-{name}.json"
-            if args.again or not path.is_file():
-                start = time.perf_counter()
-                report, scores = evaluate(name, model, photos, pipeline, judges, run)
-                report.about.update(seconds=round(time.perf_counter() - start, 1), command=command(name, data))
-                if ranks.first:
-                    print_report(report)
-                    if args.pictures:
-                        save_pictures(args.pictures / f"{path.stem}.png", model, photos, scores, pipeline, ranks.device)
-                    write_report(report, path)
-            path = folder / f"zero-shot-{data}-{name}.json"
-            if data == "imagenette" and isinstance(model, Tokenizer) and (args.again or not path.is_file()):
-                photos = find_photos(root, args.limit)
-                classes = read_classes(photos, str(SHARED / "imagenette" / "classes.csv"))
-                report = classify(name, model, photos, classes, "openai-imagenet", pipeline, run)
-                report.about["command"] = command(name, data)
-                if ranks.first:
-                    print_report(report)
-                    write_report(report, path)
+    for name, source in rows.items():
+        model = open_model(source, torch.float32, ranks.device)
+        path = folder / f"reconstruction-imagenet-samples-{name}.json"
+        if args.again or not path.is_file():
+            photos, start = find_photos(PIXELS, args.limit), time.perf_counter()
+            report, scores = evaluate(name, model, photos, pipeline, judges, run)
+            report.about.update(seconds=round(time.perf_counter() - start, 1), command=command(name))
+            if ranks.first:
+                print_report(report)
+                if args.pictures:
+                    save_pictures(args.pictures / f"{path.stem}.png", model, photos, scores, pipeline, ranks.device)
+                write_report(report, path)
+        path = folder / f"zero-shot-imagenette-{name}.json"
+        if isinstance(model, Tokenizer) and model.contrast is not None and (args.again or not path.is_file()):
+            photos = find_photos(CLASSES, args.limit)
+            classes = read_classes(photos, str(CLASSES.parent / "classes.csv"))
+            report = classify(name, model, photos, classes, "openai-imagenet", pipeline, run)
+            report.about["command"] = command(name)
+            if ranks.first:
+                print_report(report)
+                write_report(report, path)
     if ranks.first and not args.limit:
         draw(sorted(RESULTS.glob("reconstruction-imagenet-samples-*.json")), "psnr", "PSNR in dB (higher is better)")
         draw(sorted(RESULTS.glob("zero-shot-imagenette-*.json")), "top1", "zero-shot top-1 of 1 (higher is better)")
@@ -92,16 +89,15 @@ def draw(paths: list[Path], figure: str, title: str) -> None:
         (RESULTS / f"comparison-{figure}.svg").write_text(scatter(f"Bits and {figure}", title, points))
 
 
-def command(name: str, data: str) -> str:
+def command(name: str) -> str:
     """The line that makes this JSON again; folders of one machine stay out of it."""
-    return f"python benchmarks/comparison.py --rows {name} --sets {data} --again"
+    return f"python benchmarks/comparison.py --rows {name} --again"
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", action="append", default=[], metavar="NAME=SOURCE")
     parser.add_argument("--rows", nargs="*")
-    parser.add_argument("--sets", nargs="*", choices=list(SETS))
     parser.add_argument("--limit", type=int)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, default=0)
