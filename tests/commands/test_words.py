@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from unitok.cli import main
 from unitok.hub import load_tokenizer, save_tokenizer
@@ -27,12 +27,18 @@ def folder(tmp_path: Path) -> Path:
 
 def test_words_are_those_of_the_codes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, photo, picture = str(folder / "ta_tok"), str(folder / "photo.png"), folder / "words.png"
-    assert main(["words", photo, "--tokenizer", name, "--scale", "2", "-o", str(picture)]) == 0
+    line = ["words", photo, "--tokenizer", name, "--scale", "2", "-o", str(picture)]
+    assert main([*line, "--side", "240"]) == 0
     printed = capsys.readouterr().out.splitlines()
     codes = load_tokenizer(name).encode(read_images(photo, size=48), scale=2)[0, 0]
     assert [line.split() for line in printed[:3]] == [[WORDS[code] for code in row] for row in codes.tolist()]
-    with Image.open(picture) as image:
-        assert image.size == (1080, 1080)
+    with Image.open(picture) as drawn, Image.open(photo) as given:  # the photo itself, not what the tokenizer saw of it
+        sharp, seen = (
+            ImageOps.fit(given, (size, size), Image.Resampling.BICUBIC).resize((240, 240)) for size in (240, 48)
+        )
+        to_sharp, to_seen = (ImageStat.Stat(ImageChops.difference(drawn, other)).mean[0] for other in (sharp, seen))
+        assert to_sharp < to_seen / 2
+    assert main([*line, "--side", "0"]) == 2
 
 
 def test_another_codebook_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

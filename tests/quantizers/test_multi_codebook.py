@@ -99,13 +99,6 @@ def test_without_the_entropy_term_its_loss_is_zero() -> None:
     assert out.entropy_loss == 0
 
 
-def test_an_entropy_in_parts_equals_the_whole() -> None:
-    from unitok.quantizers.multi_codebook import _entropy
-
-    vectors, book = (F.normalize(torch.randn(n, 4), dim=-1) for n in (50, 9))
-    torch.testing.assert_close(_entropy(vectors, book, 0.01, rows=7), _entropy(vectors, book, 0.01))
-
-
 def test_a_bfloat16_latent_meets_a_float32_quantizer() -> None:
     quantizer = MultiCodebookQuantizer(2, 64, 16).bfloat16()
     assert quantizer.unit_codebooks.dtype == torch.float32

@@ -86,6 +86,21 @@ def test_losses_and_straight_through_gradient() -> None:
     assert q.embedding.grad is None
 
 
+def test_entropy_term_reaches_latents_and_projection_and_is_zero_unless_asked_for() -> None:
+    assert quantizer().train()(LATENTS).entropy_loss == 0
+    q = quantizer(use_entropy=True, entropy_temperature=0.1).train()
+    latents = LATENTS.clone().requires_grad_()
+    out = q(latents)
+    unit = F.normalize(LATENTS, dim=-1).flatten(0, 2)
+    chances = (-torch.cdist(unit, q.codebook).square() / 0.1).softmax(-1)
+    own, mean = -(chances * chances.log()).sum(-1).mean(), chances.mean(0)
+    torch.testing.assert_close(out.entropy_loss.detach(), own + (mean * mean.log()).sum(), atol=1e-4, rtol=1e-4)
+    out.entropy_loss.backward()
+    assert latents.grad.abs().sum() > 0
+    assert q.projection.weight.grad.abs().sum() > 0
+    assert q.embedding.grad is None
+
+
 def test_training_sees_the_codes_that_encode_returns() -> None:
     q = quantizer().train()
     assert torch.equal(q(LATENTS).codes, q.quantize(LATENTS))
@@ -117,6 +132,8 @@ def test_float32_whatever_surrounds_it() -> None:
     [
         ({"normalize": False, "stochastic": True}, "without normalize"),
         ({"normalize": False, "search": "scan"}, "without normalize"),
+        ({"normalize": False, "use_entropy": True}, "without normalize"),
+        ({"entropy_temperature": 0.0}, "must be positive"),
         ({"search": "fast"}, "is not one of"),
         ({"temperature": 0.0}, "must be positive"),
     ],

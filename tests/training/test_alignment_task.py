@@ -142,6 +142,29 @@ def test_every_trained_parameter_is_reached():
     assert [n for n, p in task.named_parameters() if not p.requires_grad and p.grad is not None] == []
 
 
+def test_entropy_term_is_weighed_into_the_loss_and_spreads_the_codes():
+    torch.manual_seed(0)
+    sizes = (48, 8, 32, 2, 2, 64, 64, 16, 24, 1, 2, 64, 4)
+    task = AlignmentTask(
+        ta_tok.ta_tok(*sizes, use_entropy=True, entropy_temperature=0.1), Teacher(), entropy_weight=0.5
+    )
+    images = batch(16)
+
+    def used():
+        return len(task.tokenizer.encode(images.images / 255).unique())
+
+    found, before = task.losses(images), used()
+    terms = found.terms
+    expected = terms["distance"] + terms["quantizer"] + 0.5 * terms["entropy"]
+    assert found.backward.item() == pytest.approx(expected.item(), abs=1e-6)
+    optimizer = torch.optim.Adam([p for p in task.parameters() if p.requires_grad], 3e-3)
+    for _ in range(15):
+        optimizer.zero_grad()
+        task.losses(images).backward.backward()
+        optimizer.step()
+    assert used() > before
+
+
 def test_scales_are_drawn_as_often_as_named():
     task = build(scales=[1, 1, 2])
     drawn = []
@@ -200,6 +223,8 @@ def test_a_siglip_file_teaches_and_starts_the_encoder(tmp_path):
 def test_what_cannot_be_trained_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"scales=\[4\] must be some of \[1, 2, 3\]"):
         build(scales=[4])
+    with pytest.raises(ValueError, match=r"entropy_weight=0\.1 needs a tokenizer built with use_entropy=True"):
+        build(entropy_weight=0.1)
     with pytest.raises(ValueError, match="needs a SiglipTeacher, not Teacher"):
         build(from_teacher=True)
     path = str(tmp_path / "words.safetensors")

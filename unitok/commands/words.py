@@ -8,12 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 from unitok.commands.photos import Device, load_on
 from unitok.files import replacing
 from unitok.hub import DEFAULT
-from unitok.images import load_image, to_pil
+from unitok.images import load_image, read_images, to_pil
 from unitok.quantizers import TextAlignedQuantizer
 from unitok.quantizers.words import Codebook, read_codebook
 from unitok.tokenizer import Tokenizer
-
-SIDE = 1080  # pixels of the picture
 
 
 def words(
@@ -22,6 +20,7 @@ def words(
     codebook: Path | None = None,
     scale: int = 3,
     output: Path = Path("words.png"),
+    side: int = 1080,
     device: Device = "auto",
 ) -> None:
     """Print the nearest word of each region of a photo, and draw the words over the photo.
@@ -32,33 +31,36 @@ def words(
         codebook: the file that `unitok codebook` wrote and the tokenizer was trained with; left out,
             codebook.safetensors in the tokenizer's folder.
         scale: 1 for the finest grid, 3 for the coarsest.
-        output: the picture to write.
+        output: the picture to write, a PNG.
+        side: its width and height in pixels.
         device: where to run.
 
     Raises:
         FileNotFoundError: no photo, tokenizer or codebook file.
-        ValueError: a tokenizer that is not text-aligned, or a codebook that is not its own or has no words.
+        ValueError: a tokenizer that is not text-aligned, or a codebook that is not its own or has no words; a side
+            of no pixels.
     """
+    if side < 1:
+        raise ValueError(f"side={side} must be at least 1 pixel")
     loaded = load_on(tokenizer, "encode", device, "float32")
     book = _book(loaded, tokenizer, codebook)
-    image = load_image(photo, loaded.image_size)
-    weight = next(loaded.parameters())
-    codes = loaded.encode((image.float() / 255)[None].to(weight.device), scale=scale)
+    images = read_images(photo, loaded.image_size).to(next(loaded.parameters()).device)
+    codes = loaded.encode(images, scale=scale)
     grid = [[book.words[code].strip() or "?" for code in row] for row in codes[0, 0].tolist()]
     width = max(len(word) for row in grid for word in row) + 2
     for row in grid:
         print("".join(f"{word:<{width}}" for word in row).rstrip())
     with replacing(output) as temporary:
-        draw(to_pil(image), grid).save(temporary, format="PNG")
+        draw(to_pil(load_image(photo, side)), grid).save(temporary, format="PNG")
     print(f"{output}: {len(grid)} x {len(grid[0])} regions, {len(set(codes.flatten().tolist()))} different words")
 
 
 def draw(photo: Image.Image, grid: list[list[str]]) -> Image.Image:
-    """A square photo under a grid of words, each shrunk to the width of its cell."""
-    canvas = photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS).convert("RGBA")
+    """A photo under a grid of words, each shrunk to the width of its cell."""
+    canvas = photo.convert("RGBA")
     layer = Image.new("RGBA", canvas.size)
     pen = ImageDraw.Draw(layer)
-    height, width = SIDE / len(grid), SIDE / len(grid[0])
+    height, width = photo.height / len(grid), photo.width / len(grid[0])
     for y, row in enumerate(grid):
         for x, word in enumerate(row):
             left, top = x * width, y * height

@@ -42,6 +42,8 @@ def ta_tok(
     stochastic: bool = False,
     temperature: float | None = 0.03,
     search: Literal["exact", "scan"] = "exact",
+    use_entropy: bool = False,
+    entropy_temperature: float = 0.01,
     detokenizer: dict[str, Any] | None = None,
 ) -> Tokenizer:
     """The published architecture; the defaults are those of the released `ta_tok.pth` (576 M of its 591 M are used).
@@ -65,6 +67,8 @@ def ta_tok(
         stochastic: draw codes in training.
         temperature: of that draw; None for a learned one.
         search: "scan" finds the same codes by a bfloat16 scan first.
+        use_entropy: compute the entropy term in training; the published training gave it no weight.
+        entropy_temperature: of that term.
         detokenizer: {"name": ..., "arguments": {...}} of a generative decoder; None: codes and features only.
 
     Raises:
@@ -76,7 +80,15 @@ def ta_tok(
         encoder=SiglipEncoder(image_size, patch_size, encoder_dim, encoder_depth, encoder_heads, encoder_mlp),
         project_in=nn.Linear(encoder_dim, latent_dim) if linear else nn.Identity(),
         quantizer=TextAlignedQuantizer(
-            codebook_size, latent_dim, embedding_dim, normalize, stochastic, temperature, search
+            codebook_size,
+            latent_dim,
+            embedding_dim,
+            normalize,
+            stochastic,
+            temperature,
+            search,
+            use_entropy=use_entropy,
+            entropy_temperature=entropy_temperature,
         ),
         project_out=ScaleAdaptiveDecoder(
             latent_dim, encoder_dim, decoder_depth, decoder_heads, decoder_mlp, position_grid, linear

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from unitok.layers import Derived
 from unitok.outputs import Quantized
+from unitok.quantizers.entropy import assignment_entropy
 from unitok.quantizers.search import check_codes, nearest
 
 
@@ -83,7 +84,7 @@ class MultiCodebookQuantizer(nn.Module):
             entropy_loss = loss.new_zeros(())
             if self.use_entropy:
                 books = chunks.flatten(0, 2).unbind(1)
-                terms = [_entropy(book, unit[k], self.entropy_temperature) for k, book in enumerate(books)]
+                terms = [assignment_entropy(book, unit[k], self.entropy_temperature) for k, book in enumerate(books)]
                 entropy_loss = torch.stack(terms).mean()
             latents = (vectors - chunks).detach() + chunks
             return Quantized(latents.flatten(-2), codes, loss, entropy_loss)
@@ -91,23 +92,3 @@ class MultiCodebookQuantizer(nn.Module):
 
 def _unit(codebooks: Tensor) -> Tensor:
     return F.normalize(codebooks.float(), dim=-1)
-
-
-def _entropy(vectors: Tensor, codebook: Tensor, temperature: float, rows: int = 1024) -> Tensor:
-    """Mean entropy of the soft assignment minus the entropy of the mean assignment, () over (N, d) and (V, d).
-
-    -|z - e|^2 / tau = (2 z.e - 2) / tau for unit vectors, and the constant leaves the softmax.
-    Rows are recomputed in the backward pass, so no (N, V) matrix is kept.
-    """
-    from torch.utils.checkpoint import checkpoint
-
-    def of_rows(part: Tensor) -> tuple[Tensor, Tensor]:
-        logits = part @ codebook.T * (2 / temperature)
-        probabilities = logits.softmax(-1)
-        entropy = (logits.logsumexp(-1) - (probabilities * logits).sum(-1)).sum()
-        return entropy, probabilities.sum(0)
-
-    parts = [checkpoint(of_rows, part, use_reentrant=False) for part in vectors.split(rows)]
-    count = vectors.shape[0]
-    mean = torch.stack([p for _, p in parts]).sum(0) / count
-    return torch.stack([e for e, _ in parts]).sum() / count + (mean * torch.log(mean + 1e-7)).sum()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from unitok.layers import Derived
 from unitok.outputs import Quantized
+from unitok.quantizers.entropy import assignment_entropy
 from unitok.quantizers.scan import nearest_by_scan
 from unitok.quantizers.search import check_codes, nearest
 
@@ -35,9 +36,13 @@ class TextAlignedQuantizer(nn.Module):
             finds the same codes sooner where bfloat16 is fast; it needs `normalize`.
         codebook_weight: of the loss that moves codes to latents.
         commitment_weight: of the loss that moves latents to codes.
+        use_entropy: compute the entropy term in training (its weight belongs to the task). Rows of the embedding are
+            frozen and no dead code can be restarted by itself: without this term latents and projected words narrow
+            together around a few words (1 % of 1,000 in use after 100 steps of the tiny recipe, 55 % with it).
+        entropy_temperature: tau of the entropy term.
 
     Raises:
-        ValueError: stochastic or search="scan" without normalize, a temperature that is not positive.
+        ValueError: stochastic, search="scan" or use_entropy without normalize, a temperature that is not positive.
     """
 
     num_codebooks = 1
@@ -54,17 +59,25 @@ class TextAlignedQuantizer(nn.Module):
         search: Literal["exact", "scan"] = "exact",
         codebook_weight: float = 1.0,
         commitment_weight: float = 0.25,
+        use_entropy: bool = False,
+        entropy_temperature: float = 0.01,
     ) -> None:
         super().__init__()
-        if not normalize and (stochastic or search == "scan"):
-            raise ValueError(f"stochastic={stochastic}, search={search!r}: without normalize only exact argmax exists")
+        if not normalize and (stochastic or search == "scan" or use_entropy):
+            raise ValueError(
+                f"stochastic={stochastic}, search={search!r}, use_entropy={use_entropy}: without normalize only exact "
+                f"argmax exists"
+            )
         if search not in ("exact", "scan"):
             raise ValueError(f"search={search!r} is not one of ['exact', 'scan']")
         if temperature is not None and temperature <= 0:
             raise ValueError(f"temperature={temperature} must be positive, or None for a learned one")
+        if entropy_temperature <= 0:
+            raise ValueError(f"entropy_temperature={entropy_temperature} must be positive")
         self.codebook_size, self.latent_dim = codebook_size, latent_dim
         self.normalize, self.stochastic, self.search, self.temperature = normalize, stochastic, search, temperature
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
+        self.use_entropy, self.entropy_temperature = use_entropy, entropy_temperature
         width = embedding_dim or latent_dim
         self.embedding = nn.Parameter(torch.empty(codebook_size, width).normal_(std=width**-0.5), requires_grad=False)
         self.projection = nn.Linear(width, latent_dim)
@@ -114,7 +127,11 @@ class TextAlignedQuantizer(nn.Module):
             vectors = self.dequantize(codes, validate=False)
             loss = self.codebook_weight * F.mse_loss(vectors, latents.detach())
             loss = loss + self.commitment_weight * F.mse_loss(latents, vectors.detach())
-            return Quantized(latents + (vectors - latents).detach(), codes, loss, loss.new_zeros(()))
+            entropy_loss = loss.new_zeros(())
+            if self.use_entropy:
+                table = self._vectors(self.embedding)
+                entropy_loss = assignment_entropy(latents.flatten(0, 2), table, self.entropy_temperature)
+            return Quantized(latents + (vectors - latents).detach(), codes, loss, entropy_loss)
 
     @torch.no_grad()
     def _draw(self, latents: Tensor, score_bytes: int = 2**25) -> Tensor:

@@ -41,9 +41,10 @@ class AlignmentTask(BaseTask):
     """A tokenizer whose decoded features match a frozen teacher's at every scale, over a codebook of words.
 
     Loss: 1 - cosine between teacher and decoded features, cell by cell, plus the quantizer's own (1.0 codebook and
-    0.25 commitment). The teacher's map is brought to the encoder's grid, then pooled as the encoder's features are.
-    The codebook's embedding is frozen, its projection learns. The training code of the paper was never released:
-    what is not in it (pooling of a teacher of another grid, the linear head) is this project's choice.
+    0.25 commitment), plus, with its weight, the entropy term that keeps the codebook in use. The teacher's map is
+    brought to the encoder's grid, then pooled as the encoder's features are. The codebook's embedding is frozen, its
+    projection learns. The training code of the paper was never released: what is not in it (pooling of a teacher of
+    another grid, the linear head) is this project's choice.
 
     Args:
         tokenizer: TA-Tok, or any tokenizer; a pixel decoder or text tower that it has stays as it is.
@@ -53,11 +54,12 @@ class AlignmentTask(BaseTask):
             own, random unless it was trained.
         scales: one is drawn for each step (by each rank for itself); name one twice to draw it twice as often.
         from_teacher: the encoder starts as a copy of a SiglipTeacher of its sizes.
+        entropy_weight: of the entropy term; the tokenizer must be built with use_entropy.
         window: steps over which the use of the codebook is counted and logged.
 
     Raises:
         ValueError: a scale that the tokenizer does not have; a codebook of other sizes, or for a tokenizer that has no
-            frozen embedding; from_teacher with another teacher.
+            frozen embedding; from_teacher with another teacher; entropy_weight without use_entropy.
 
     Where the tokenizer's features are not as wide as the teacher's, a linear head learns beside it and is not exported.
 
@@ -72,12 +74,15 @@ class AlignmentTask(BaseTask):
         codebook: str | None = None,
         scales: Sequence[int] = (1, 2, 3),
         from_teacher: bool = False,
+        entropy_weight: float = 0.0,
         window: int = 100,
     ) -> None:
         super().__init__(optimization, averaged="student")
         known = tuple(getattr(tokenizer.encoder, "scales", (1,)))
         if not scales or not set(scales) <= set(known):
             raise ValueError(f"scales={list(scales)} must be some of {list(known)}, the scales of this tokenizer")
+        if entropy_weight and not getattr(tokenizer.quantizer, "use_entropy", False):
+            raise ValueError(f"entropy_weight={entropy_weight} needs a tokenizer built with use_entropy=True")
         for room in (tokenizer.decoder, tokenizer.contrast):
             if room is not None:
                 room.requires_grad_(False)
@@ -86,7 +91,7 @@ class AlignmentTask(BaseTask):
         if from_teacher:
             _copy_encoder(tokenizer.encoder, teacher)
         self.student, self.teacher = _Student(tokenizer, int(teacher.num_features)), teacher  # type: ignore[arg-type]
-        self.scales, self.window = tuple(scales), window
+        self.scales, self.window, self.entropy_weight = tuple(scales), window, entropy_weight
         self.usage = self._counters()
         self.validation_usage = self._counters()
 
@@ -109,7 +114,11 @@ class AlignmentTask(BaseTask):
         self.usage[str(scale)].update(aligned.codes)  # type: ignore[operator]
         distance = cosine_loss(aligned.features, self.wanted(images, scale))
         terms = {"distance": distance, "quantizer": aligned.quantizer_loss}
-        return Losses(distance + aligned.quantizer_loss, terms)
+        backward = distance + aligned.quantizer_loss
+        if self.entropy_weight:
+            terms["entropy"] = aligned.entropy_loss
+            backward = backward + self.entropy_weight * aligned.entropy_loss
+        return Losses(backward, terms)
 
     @torch.no_grad()
     def wanted(self, images: Tensor, scale: int = 1) -> Tensor:
@@ -183,6 +192,7 @@ class _Aligned(NamedTuple):
     features: Tensor
     codes: Tensor
     quantizer_loss: Tensor
+    entropy_loss: Tensor
 
 
 class _Student(nn.Module):
@@ -196,7 +206,7 @@ class _Student(nn.Module):
 
     def forward(self, images: Tensor, scale: int) -> _Aligned:
         walk = self.tokenizer(images, 0, scale)
-        return _Aligned(self.head(walk.features), walk.codes, walk.quantizer_loss)
+        return _Aligned(self.head(walk.features), walk.codes, walk.quantizer_loss, walk.entropy_loss)
 
 
 def _pooled(maps: Tensor, grid: tuple[int, int], scale: int) -> Tensor:
