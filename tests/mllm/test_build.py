@@ -24,6 +24,19 @@ def test_a_text_aligned_codebook_becomes_rows(language, monkeypatch):
     assert torch.equal(rows, visual.quantizer.codebook)
 
 
+def test_from_scratch_code_words_are_the_codebook_small(tmp_path, monkeypatch):
+    visual = ta_tok.tiny().eval()
+    monkeypatch.setattr(build, "load_tokenizer", lambda source: visual)
+    (tmp_path / "captions.jsonl").write_text('{"captions": ["a dog", "a cat"]}\n')
+    made = build.from_scratch(str(tmp_path / "captions.jsonl"), packed=False, num_words=300, dim=24, depth=1)
+    vocabulary, table = made.model.vocabulary, made.model.model.get_input_embeddings().weight
+    rows = table[vocabulary.first_code : vocabulary.first_code + 64]
+    similar = torch.nn.functional.cosine_similarity(rows, visual.quantizer.codebook)
+    torch.testing.assert_close(similar, torch.ones(64))
+    torch.testing.assert_close(rows.std(), table[: vocabulary.first].std(), rtol=0.02, atol=0)
+    assert made.generate_codes("a dog").shape == (1, 1, 6, 6)
+
+
 @pytest.mark.filterwarnings("ignore")  # peft's on tied weights
 def test_packed_under_adapters(language, monkeypatch):
     monkeypatch.setattr(build, "load_tokenizer", lambda source: tiny().eval())

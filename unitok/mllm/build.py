@@ -37,7 +37,8 @@ def from_scratch(
         tokenizer: name, folder, published file or Hub repository of the visual tokenizer.
         packed: K codes in one position, or K * V words.
         num_words: words of text.
-        dim: channels of the language model.
+        dim: channels of the language model; where a text-aligned codebook is as wide, the rows of the code words start
+            from it, as small as random rows are.
         depth: its blocks.
         num_heads: its attention heads.
         head_dim: channels of the depth head, where codes are packed.
@@ -51,7 +52,7 @@ def from_scratch(
     vocabulary = _vocabulary(words, visual, packed, size)
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    model = _assembled(qwen2(words, dim, depth, num_heads), vocabulary, visual, head_dim, head_depth, num_heads)
+    model = _assembled(qwen2(words, dim, depth, num_heads), vocabulary, visual, head_dim, head_depth, num_heads, True)
     torch.random.set_rng_state(state)
     return VisualAssistant(model, VisualProcessor(words, visual, size))
 
@@ -132,9 +133,17 @@ def _vocabulary(words: Any, visual: Tokenizer, packed: bool, size: int | None) -
 
 
 def _assembled(
-    model: Any, vocabulary: VisualVocabulary, visual: Tokenizer, dim: int, depth: int, num_heads: int
+    model: Any,
+    vocabulary: VisualVocabulary,
+    visual: Tokenizer,
+    dim: int,
+    depth: int,
+    num_heads: int,
+    fresh: bool = False,
 ) -> VisualLanguageModel:
     codebook = None if vocabulary.packed else getattr(visual.quantizer, "codebook", None)
+    if codebook is not None and fresh:
+        codebook = codebook * (model.get_input_embeddings().weight.std() / codebook.std())
     expand_vocabulary(model, vocabulary, codebook)
     if not vocabulary.packed:
         return VisualLanguageModel(model, vocabulary)

@@ -54,6 +54,32 @@ class DepthHead(nn.Module):
         self.norm = nn.RMSNorm(dim, eps=1e-6)
         self.outputs = nn.Parameter(torch.randn(num_codebooks, dim, codebook_size) * 0.02)
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """The arguments that only this head knows: dim, depth and num_heads."""
+        return {"dim": self.project.out_features, "depth": len(self.blocks), "num_heads": self.num_heads}
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """(K, V, d) code vectors -> inputs and outputs that are random linear maps of them, as large as before.
+
+        What is learned of one code then holds for those that look like it, which 4,096 unrelated rows would each have
+        to learn alone.
+
+        Raises:
+            ValueError: vectors of another K or V.
+        """
+        sizes = (self.num_codebooks, self.codebook_size)
+        if vectors.ndim != 3 or vectors.shape[:2] != sizes:
+            raise ValueError(f"vectors must have shape (K, V, d) with (K, V)={sizes}, got {tuple(vectors.shape)}")
+        centred = vectors - vectors.mean(1, keepdim=True)
+        spread = centred / (centred.std() * vectors.shape[-1] ** 0.5)
+        dim = self.positions.shape[1]
+        inward = spread[:-1] @ torch.randn(self.num_codebooks - 1, vectors.shape[-1], dim).to(spread)
+        outward = spread @ torch.randn(self.num_codebooks, vectors.shape[-1], dim).to(spread)
+        self.embeddings.copy_(inward * 0.02)
+        self.outputs.copy_(outward.transpose(1, 2) * 0.02)
+
     def forward(self, states: Tensor, codes: Tensor) -> Tensor:
         """(N, hidden) states, (N, K) codes -> (N, K, V) logits of each code, given the ones before it."""
         places = [self.project(states), *(self.embeddings[k][codes[:, k]] for k in range(self.num_codebooks - 1))]
