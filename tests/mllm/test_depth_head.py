@@ -100,6 +100,6 @@ def test_codes_that_look_alike_start_alike(head):
     torch.testing.assert_close(logits[..., 0], logits[..., 1], atol=1e-2, rtol=0)
     assert (logits[..., 0] - logits[..., 2]).abs().max() > 1e-2
     torch.testing.assert_close(head.embeddings[:, 0], head.embeddings[:, 1], atol=1e-3, rtol=0)
-    assert head.outputs.std() == pytest.approx(scale, rel=0.3)
+    assert head.outputs.std().item() == pytest.approx(scale, rel=0.3)
     with pytest.raises(ValueError, match=r"\(K, V\)=\(4, 7\), got \(4, 6, 3\)"):
         head.start_from(vectors[:, :6])

@@ -7,6 +7,7 @@ import torch
 
 from unitok.hub import load_tokenizer
 from unitok.mllm.assistant import VisualAssistant
+from unitok.mllm.code_embedding import random_maps
 from unitok.mllm.expand import expand_vocabulary
 from unitok.mllm.processor import VisualProcessor
 from unitok.mllm.scratch import learn_words, qwen2, read_captions
@@ -32,13 +33,14 @@ def from_scratch(
 ) -> VisualAssistant:
     """A small Qwen2 with random weights, on words learned from captions and the codes of a visual tokenizer.
 
+    What stands for codes starts from their vectors through random maps.
+
     Args:
         captions: JSON-lines file with "captions" in each line.
         tokenizer: name, folder, published file or Hub repository of the visual tokenizer.
         packed: K codes in one position, or K * V words.
         num_words: words of text.
-        dim: channels of the language model; where a text-aligned codebook is as wide, the rows of the code words start
-            from it, as small as random rows are.
+        dim: channels of the language model.
         depth: its blocks.
         num_heads: its attention heads.
         head_dim: channels of the depth head, where codes are packed.
@@ -143,7 +145,8 @@ def _assembled(
 ) -> VisualLanguageModel:
     codebook = None if vocabulary.packed else getattr(visual.quantizer, "codebook", None)
     if codebook is not None and fresh:
-        codebook = codebook * (model.get_input_embeddings().weight.std() / codebook.std())
+        table = model.get_input_embeddings().weight
+        codebook = random_maps(codebook[None], table.shape[1])[0] * table.std()
     expand_vocabulary(model, vocabulary, codebook)
     if not vocabulary.packed:
         return VisualLanguageModel(model, vocabulary)

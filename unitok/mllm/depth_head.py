@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitok.decoders.sampling import Sampling, guide
+from unitok.mllm.code_embedding import random_maps
 
 Cache = list[tuple[Tensor, Tensor]]
 
@@ -61,10 +62,7 @@ class DepthHead(nn.Module):
 
     @torch.no_grad()
     def start_from(self, vectors: Tensor) -> None:
-        """(K, V, d) code vectors -> inputs and outputs that are random linear maps of them, as large as before.
-
-        What is learned of one code then holds for those that look like it, which 4,096 unrelated rows would each have
-        to learn alone.
+        """Inputs and outputs from (K, V, d) code vectors, by `random_maps`, instead of unrelated random rows.
 
         Raises:
             ValueError: vectors of another K or V.
@@ -72,13 +70,9 @@ class DepthHead(nn.Module):
         sizes = (self.num_codebooks, self.codebook_size)
         if vectors.ndim != 3 or vectors.shape[:2] != sizes:
             raise ValueError(f"vectors must have shape (K, V, d) with (K, V)={sizes}, got {tuple(vectors.shape)}")
-        centred = vectors - vectors.mean(1, keepdim=True)
-        spread = centred / (centred.std() * vectors.shape[-1] ** 0.5)
         dim = self.positions.shape[1]
-        inward = spread[:-1] @ torch.randn(self.num_codebooks - 1, vectors.shape[-1], dim).to(spread)
-        outward = spread @ torch.randn(self.num_codebooks, vectors.shape[-1], dim).to(spread)
-        self.embeddings.copy_(inward * 0.02)
-        self.outputs.copy_(outward.transpose(1, 2) * 0.02)
+        self.embeddings.copy_(random_maps(vectors[:-1], dim) * 0.02)
+        self.outputs.copy_(random_maps(vectors, dim).transpose(1, 2) * 0.02)
 
     def forward(self, states: Tensor, codes: Tensor) -> Tensor:
         """(N, hidden) states, (N, K) codes -> (N, K, V) logits of each code, given the ones before it."""
