@@ -24,6 +24,20 @@ def test_a_text_aligned_codebook_becomes_rows(language, monkeypatch):
     assert torch.equal(rows, visual.quantizer.codebook)
 
 
+def test_from_scratch_code_words_are_alike_where_codes_are(tmp_path, monkeypatch):
+    visual = ta_tok.tiny().eval()
+    monkeypatch.setattr(build, "load_tokenizer", lambda source: visual)
+    (tmp_path / "captions.jsonl").write_text('{"captions": ["a dog", "a cat"]}\n')
+    made = build.from_scratch(str(tmp_path / "captions.jsonl"), packed=False, num_words=300, dim=1024, depth=1)
+    vocabulary, table = made.model.vocabulary, made.model.model.get_input_embeddings().weight
+    rows = table[vocabulary.first_code : vocabulary.first_code + 64]
+    torch.testing.assert_close(rows.std(), table[: vocabulary.first].std(), rtol=0.05, atol=0)
+    codebook = visual.quantizer.codebook - visual.quantizer.codebook.mean(0)
+    distances = [torch.cdist(part, part).flatten() for part in (rows, codebook)]
+    assert torch.corrcoef(torch.stack(distances))[0, 1] > 0.9
+    assert made.generate_codes("a dog").shape == (1, 1, 6, 6)
+
+
 @pytest.mark.filterwarnings("ignore")  # peft's on tied weights
 def test_packed_under_adapters(language, monkeypatch):
     monkeypatch.setattr(build, "load_tokenizer", lambda source: tiny().eval())

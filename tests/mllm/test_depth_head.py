@@ -89,3 +89,17 @@ def test_z_is_the_squared_log_of_the_denominator(head):
 def test_heads_must_divide():
     with pytest.raises(ValueError, match="dim=10"):
         DepthHead(8, 2, 4, dim=10, num_heads=4)
+
+
+def test_codes_that_look_alike_start_alike(head):
+    vectors = torch.randn(4, 7, 3, generator=torch.Generator().manual_seed(5))
+    vectors[:, 1] = vectors[:, 0] + 1e-3
+    scale = 0.02
+    head.start_from(vectors)
+    logits = head(STATES, CODES)
+    torch.testing.assert_close(logits[..., 0], logits[..., 1], atol=1e-2, rtol=0)
+    assert (logits[..., 0] - logits[..., 2]).abs().max() > 1e-2
+    torch.testing.assert_close(head.embeddings[:, 0], head.embeddings[:, 1], atol=1e-3, rtol=0)
+    assert head.outputs.std().item() == pytest.approx(scale, rel=0.3)
+    with pytest.raises(ValueError, match=r"\(K, V\)=\(4, 7\), got \(4, 6, 3\)"):
+        head.start_from(vectors[:, :6])

@@ -13,18 +13,18 @@ from unitok.mllm.processor import VisualProcessor
 from unitok.mllm.visual_model import VisualLanguageModel
 from unitok.mllm.vocabulary import VisualVocabulary
 from unitok.models.unitok import tiny
-from unitok.training.base_task import Optimization
+from unitok.training.base_task import Optimization, _linear_weights
 from unitok.training.language_data import Conversations
-from unitok.training.language_task import LanguageTask
+from unitok.training.language_task import LanguageTask, fill_rows
 
 CODES = torch.randint(32, (2, 2, 2, 2), generator=torch.Generator().manual_seed(0))
 FAST = Optimization(lr=3e-3, warmup=0.0, clip=1.0)
 
 
-def assistant(packed=True, visual=None):
+def assistant(packed=True, visual=None, kind="qwen2"):
     words = byte_words()
     vocabulary = VisualVocabulary(words, 2, 32, [(2, 2)], max_side=4, packed=packed)
-    model = language_model()
+    model = language_model(kind)
     expand_vocabulary(model, vocabulary)
     visual = visual or tiny().eval()
     torch.manual_seed(0)
@@ -110,3 +110,57 @@ def test_adapters_leave_the_model_as_it_is(tmp_path):
     after = dict(made.model.named_parameters())
     assert any(p.requires_grad for p in after.values())
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_packed_rows_cost_what_their_conversations_cost(packed, kind):
+    made = assistant(packed, kind=kind)
+    talk = Repeated(made)[0].images
+    talk += [[{"role": "user", "content": "hello"}, {"role": "assistant", "content": "a longer answer"}], talk[0] * 2]
+    alone = [LanguageTask(made, FAST).losses(Conversations([one])) for one in talk]
+    lengths = [len(made.processor.example(one).ids) for one in talk]
+    task = LanguageTask(made, FAST, max_length=sum(lengths) // 2 + max(lengths), pack_sequences=True)
+    assert 1 < len(fill_rows(lengths, task.max_length)) < len(talk)
+    together = task.losses(Conversations(talk))
+    for name in ("text", "image"):
+        counts = torch.tensor([learned(made, one)[name] for one in talk])
+        expected = (torch.stack([one.terms[name] for one in alone]) * counts).sum() / counts.sum()
+        torch.testing.assert_close(together.terms[name], expected)
+    together.backward.backward()
+    packed_gradient = made.model.model.get_input_embeddings().weight.grad.clone()
+    made.model.zero_grad()
+    LanguageTask(made, FAST).losses(Conversations(talk)).backward.backward()
+    torch.testing.assert_close(packed_gradient, made.model.model.get_input_embeddings().weight.grad)
+
+
+def learned(made, conversation):
+    """How many words and codes the conversation teaches."""
+    example = made.processor.example(conversation)
+    codes = made.model.vocabulary.is_code(example.ids[example.learned])
+    return {"text": int((~codes).sum()), "image": int(codes.sum())}
+
+
+def test_rows_are_filled():
+    assert fill_rows([3, 9, 4, 6, 1], 10) == [[1, 4], [3, 2], [0]]
+    assert fill_rows([5, 5], 5) == [[0], [1]]
+
+
+def test_a_share_of_the_codes_stands_for_all():
+    made = assistant()
+    batch = Repeated(made)[0]
+    whole = LanguageTask(made, FAST).losses(batch).terms["image"].detach()
+    some = LanguageTask(made, FAST, depth_share=0.5)
+    drawn = torch.stack([some.losses(batch).terms["image"].detach() for _ in range(60)])
+    assert drawn.std() > 0
+    torch.testing.assert_close(drawn[drawn > 0].mean(), whole, rtol=0.05, atol=0)
+    with pytest.raises(ValueError, match="depth_share=0"):
+        LanguageTask(made, FAST, depth_share=0.0)
+
+
+def test_tables_of_words_are_not_for_muon():
+    made = assistant()
+    linear = _linear_weights(LanguageTask(made, FAST))
+    assert id(made.model.model.lm_head.weight) == id(made.model.model.get_input_embeddings().weight)
+    assert id(made.model.model.lm_head.weight) not in linear
+    assert id(made.model.depth_head.project.weight) in linear

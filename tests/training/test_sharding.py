@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from unitok.mllm import VisualAssistant
 from unitok.training.sharding import gather_shards
 
 SCRIPT = Path(__file__).with_name("small_run.py")
@@ -55,3 +56,28 @@ def test_two_shards_and_their_checkpoint_in_one_process(tmp_path):
     assert whole.keys() == alone.keys()
     for name, tensor in alone.items():
         torch.testing.assert_close(whole[name], tensor, atol=2e-3, rtol=0, msg=name)  # two steps of Adam at lr 1e-3
+
+
+def language_run(*words):
+    command = [sys.executable, "-m", "tests.training.language_run", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.slow
+def test_two_shards_of_a_language_model(tmp_path):
+    alone, ran = language_run(tmp_path / "one"), language_run(tmp_path / "two", "--ranks", 2)
+    assert alone.returncode == 0, alone.stderr
+    assert ran.returncode == 0, ran.stderr
+    one, two = (torch.load(tmp_path / name / "gradients.pt", weights_only=True) for name in ("one", "two"))
+    assert (one["sharded"], two["sharded"] > 10) == (0, True)
+    assert one["whole"].keys() == two["whole"].keys()
+    for name, gradient in one["whole"].items():
+        torch.testing.assert_close(two["whole"][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+    models = [VisualAssistant.load(tmp_path / name / "language_model").model.state_dict() for name in ("one", "two")]
+    assert models[0].keys() == models[1].keys()
+    for name, tensor in models[0].items():
+        torch.testing.assert_close(models[1][name], tensor, atol=2e-3, rtol=0, msg=name)  # two steps of Adam at lr 1e-3
+    gather_shards(tmp_path / "two" / "last.ckpt", tmp_path / "whole.ckpt")
+    whole = torch.load(tmp_path / "whole.ckpt", weights_only=True)["state_dict"]
+    kept = torch.load(tmp_path / "one" / "last.ckpt", weights_only=True)["state_dict"]
+    assert whole.keys() == kept.keys()

@@ -16,13 +16,14 @@ from unitok.files import replacing
 from unitok.mllm.code_embedding import CodeEmbedding
 from unitok.mllm.depth_head import DepthHead
 from unitok.mllm.generation import Prompt, generate_codes, generate_text
-from unitok.mllm.processor import Message, VisualProcessor
+from unitok.mllm.processor import Message, VisualProcessor, images_of
 from unitok.mllm.visual_model import VisualLanguageModel
 from unitok.mllm.vocabulary import Grid
 
 DRAWN = Sampling(top_k=1200, top_p=0.95)
 """Tar's settings for a codebook of 65,536; a smaller codebook wants a smaller top_k."""
 GREEDY = Sampling(temperature=0.0)
+DRAW, QUESTION = "Draw: {}", "Describe the image."
 PARTS, ABOUT = "visual_parts.safetensors", "visual_assistant.json"
 
 
@@ -33,7 +34,7 @@ class VisualAssistant:
         model: the model.
         processor: its words and its eyes; its visual tokenizer, where it has one, decodes what is drawn.
         draw: how an image is asked for, with {} for the sentence. Guidance contrasts with the empty sentence, so
-            train some of it (`LanguageTask`, condition_dropout).
+            train some of it (`Asking`, dropout).
         question: how an image is asked about.
 
     Raises:
@@ -44,8 +45,8 @@ class VisualAssistant:
         self,
         model: VisualLanguageModel,
         processor: VisualProcessor,
-        draw: str = "Draw: {}",
-        question: str = "Describe the image.",
+        draw: str = DRAW,
+        question: str = QUESTION,
     ) -> None:
         ours, theirs = model.vocabulary, processor.vocabulary
         if (ours.first, ours.settings) != (theirs.first, theirs.settings):
@@ -134,18 +135,10 @@ class VisualAssistant:
             language = deepcopy(language).merge_and_unload()
         language.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        head = model.depth_head
         about: dict[str, Any] = {"draw": self.draw, "question": self.question, "size": self.processor.size}
-        if head is not None and model.code_embedding is not None:
-            about["depth_head"] = {
-                "dim": head.project.out_features,
-                "depth": len(head.blocks),
-                "num_heads": head.num_heads,
-            }
-            parts = {"code_embedding": model.code_embedding, "depth_head": head}
-            state = {
-                f"{name}.{key}": t.contiguous() for name, part in parts.items() for key, t in part.state_dict().items()
-            }
+        if model.depth_head is not None:
+            about["depth_head"] = model.depth_head.settings
+            state = {name: tensor.contiguous() for name, tensor in model.visual_parts.state_dict().items()}
             with replacing(folder / PARTS) as path:
                 save_file(state, path, metadata={"format": "pt"})
         with replacing(folder / ABOUT) as path:
@@ -161,22 +154,20 @@ class VisualAssistant:
         language = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
         processor = VisualProcessor.from_pretrained(folder)
         processor.size = about["size"]
-        vocabulary, embedding, head = processor.vocabulary, None, None
-        if vocabulary.packed:
-            state = load_file(folder / PARTS)
-            table = language.get_input_embeddings().weight
-            embedding = CodeEmbedding(state["code_embedding.vectors"], table.shape[1]).to(table)
-            sizes = (vocabulary.num_codebooks, vocabulary.codebook_size)
-            head = DepthHead(table.shape[1], *sizes, **about["depth_head"]).to(table)
-            for name, part in (("code_embedding", embedding), ("depth_head", head)):
-                start = f"{name}."
-                part.load_state_dict({k.removeprefix(start): t for k, t in state.items() if k.startswith(start)})
+        vocabulary = processor.vocabulary
+        if not vocabulary.packed:
+            return cls(VisualLanguageModel(language, vocabulary).eval(), processor, about["draw"], about["question"])
+        state, table = load_file(folder / PARTS), language.get_input_embeddings().weight
+        embedding = CodeEmbedding(state["code_embedding.vectors"], table.shape[1]).to(table)
+        sizes = (vocabulary.num_codebooks, vocabulary.codebook_size)
+        head = DepthHead(table.shape[1], *sizes, **about["depth_head"]).to(table)
         model = VisualLanguageModel(language, vocabulary, embedding, head).eval()
+        model.visual_parts.load_state_dict(state)
         return cls(model, processor, about["draw"], about["question"])
 
     def _prompt(self, conversations: list[list[Message]]) -> Prompt:
         texts = [self.processor.apply_chat_template(one, add_generation_prompt=True) for one in conversations]
-        images = [_shown(one) for one in conversations]
+        images = [images_of(one) for one in conversations]
         words = self.processor.tokenizer
         side, words.padding_side = words.padding_side, "left"
         try:
@@ -193,9 +184,3 @@ class VisualAssistant:
         if not stops:
             raise ValueError("the tokenizer has no end of text (eos_token), so no answer would ever end")
         return sorted(stops)
-
-
-def _shown(messages: list[Message]) -> list[Any]:
-    return [
-        part["image"] for m in messages if isinstance(m["content"], list) for part in m["content"] if "image" in part
-    ]

@@ -7,6 +7,7 @@ import torch
 
 from unitok.hub import load_tokenizer
 from unitok.mllm.assistant import VisualAssistant
+from unitok.mllm.code_embedding import random_maps
 from unitok.mllm.expand import expand_vocabulary
 from unitok.mllm.processor import VisualProcessor
 from unitok.mllm.scratch import learn_words, qwen2, read_captions
@@ -32,6 +33,8 @@ def from_scratch(
 ) -> VisualAssistant:
     """A small Qwen2 with random weights, on words learned from captions and the codes of a visual tokenizer.
 
+    What stands for codes starts from their vectors through random maps.
+
     Args:
         captions: JSON-lines file with "captions" in each line.
         tokenizer: name, folder, published file or Hub repository of the visual tokenizer.
@@ -51,7 +54,7 @@ def from_scratch(
     vocabulary = _vocabulary(words, visual, packed, size)
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
-    model = _assembled(qwen2(words, dim, depth, num_heads), vocabulary, visual, head_dim, head_depth, num_heads)
+    model = _assembled(qwen2(words, dim, depth, num_heads), vocabulary, visual, head_dim, head_depth, num_heads, True)
     torch.random.set_rng_state(state)
     return VisualAssistant(model, VisualProcessor(words, visual, size))
 
@@ -132,9 +135,18 @@ def _vocabulary(words: Any, visual: Tokenizer, packed: bool, size: int | None) -
 
 
 def _assembled(
-    model: Any, vocabulary: VisualVocabulary, visual: Tokenizer, dim: int, depth: int, num_heads: int
+    model: Any,
+    vocabulary: VisualVocabulary,
+    visual: Tokenizer,
+    dim: int,
+    depth: int,
+    num_heads: int,
+    fresh: bool = False,
 ) -> VisualLanguageModel:
     codebook = None if vocabulary.packed else getattr(visual.quantizer, "codebook", None)
+    if codebook is not None and fresh:
+        table = model.get_input_embeddings().weight
+        codebook = random_maps(codebook[None], table.shape[1])[0] * table.std()
     expand_vocabulary(model, vocabulary, codebook)
     if not vocabulary.packed:
         return VisualLanguageModel(model, vocabulary)

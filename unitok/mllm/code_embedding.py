@@ -40,6 +40,17 @@ class CodeEmbedding(nn.Module):
 
 
 @torch.no_grad()
+def random_maps(vectors: Tensor, dim: int) -> Tensor:
+    """(K, V, d) vectors -> (K, V, dim) of unit variance: each codebook through a random linear map of its own.
+
+    Rows that start so are alike where codes are alike: what is learned of one code holds for those that look like it.
+    """
+    centred = vectors - vectors.mean(1, keepdim=True)
+    weights = torch.randn(len(vectors), vectors.shape[-1], dim).to(centred)
+    return centred @ weights / (centred.std() * vectors.shape[-1] ** 0.5)
+
+
+@torch.no_grad()
 def code_vectors(tokenizer: Tokenizer) -> Tensor:
     """(K, V, C / K) float32: what each code of each codebook adds to a latent, for any quantizer of K chunks."""
     books, size = tokenizer.num_codebooks, tokenizer.codebook_size

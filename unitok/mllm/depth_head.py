@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unitok.decoders.sampling import Sampling, guide
+from unitok.mllm.code_embedding import random_maps
 
 Cache = list[tuple[Tensor, Tensor]]
 
@@ -53,6 +54,25 @@ class DepthHead(nn.Module):
         self.blocks = nn.ModuleList(_Block(dim, num_heads) for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=1e-6)
         self.outputs = nn.Parameter(torch.randn(num_codebooks, dim, codebook_size) * 0.02)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The arguments that only this head knows: dim, depth and num_heads."""
+        return {"dim": self.project.out_features, "depth": len(self.blocks), "num_heads": self.num_heads}
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Inputs and outputs from (K, V, d) code vectors, by `random_maps`, instead of unrelated random rows.
+
+        Raises:
+            ValueError: vectors of another K or V.
+        """
+        sizes = (self.num_codebooks, self.codebook_size)
+        if vectors.ndim != 3 or vectors.shape[:2] != sizes:
+            raise ValueError(f"vectors must have shape (K, V, d) with (K, V)={sizes}, got {tuple(vectors.shape)}")
+        dim = self.positions.shape[1]
+        self.embeddings.copy_(random_maps(vectors[:-1], dim) * 0.02)
+        self.outputs.copy_(random_maps(vectors, dim).transpose(1, 2) * 0.02)
 
     def forward(self, states: Tensor, codes: Tensor) -> Tensor:
         """(N, hidden) states, (N, K) codes -> (N, K, V) logits of each code, given the ones before it."""

@@ -111,7 +111,7 @@ class VisualProcessor:
         text = self._render(messages, add_generation_prompt)
         if not tokenize:
             return text
-        return self(text, _images(messages), return_tensors, add_special_tokens=False)
+        return self(text, images_of(messages), return_tensors, add_special_tokens=False)
 
     def example(self, messages: Sequence[Message], scale: int = 1) -> Example:
         """A conversation -> ids, of which those that the assistant says, images and end of turn included, are learned.
@@ -121,7 +121,7 @@ class VisualProcessor:
         """
         parts: list[tuple[Tensor, Tensor]] = []
         flags: list[bool] = []
-        text, images = "", iter(self.codes(_images(messages), scale))
+        text, images = "", iter(self.codes(images_of(messages), scale))
         for turn, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -236,7 +236,8 @@ def _content(content: str | list[dict[str, Any]]) -> str:
     return "".join(PLACEHOLDER if part["type"] == "image" else part["text"] for part in content)
 
 
-def _images(messages: Sequence[Message]) -> list[Any]:
+def images_of(messages: Sequence[Message]) -> list[Any]:
+    """A conversation -> its images, in order."""
     parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
     return [part["image"] for part in parts if part["type"] == "image"]
 

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,7 +87,7 @@ class VisualLanguageModel(nn.Module):
         depth: int = 3,
         num_heads: int = 16,
     ) -> "VisualLanguageModel":
-        """With an embedding of the visual tokenizer's codes and a fresh depth head, in the model's dtype and place.
+        """With embedding and depth head from the visual tokenizer's code vectors, in the model's dtype and place.
 
         Args:
             model: expanded for the vocabulary.
@@ -100,10 +101,23 @@ class VisualLanguageModel(nn.Module):
         table = model.get_input_embeddings().weight
         hidden, sizes = table.shape[1], (vocabulary.num_codebooks, vocabulary.codebook_size)
         embedding, head = CodeEmbedding.of(tokenizer, hidden), DepthHead(hidden, *sizes, dim, depth, num_heads)
+        head.start_from(embedding.vectors)
         return cls(model, vocabulary, embedding.to(table), head.to(table))
 
+    @property
+    def visual_parts(self) -> nn.ModuleDict:
+        """What stands beside the language model where codes are packed; empty where they are words."""
+        parts = {"code_embedding": self.code_embedding, "depth_head": self.depth_head}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
     def forward(
-        self, ids: Tensor, mask: Tensor | None = None, rows: Tensor | None = None, cache: Any = None, keep: bool = False
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        rows: Tensor | None = None,
+        cache: Any = None,
+        keep: bool = False,
+        places: Tensor | None = None,
     ) -> Read:
         """(B, L) ids -> Read.
 
@@ -113,9 +127,16 @@ class VisualLanguageModel(nn.Module):
             rows: (B, L, K) codes, read where ids are `<code>`; for packed codes only.
             cache: of an earlier call, which these ids go on from.
             keep: return a cache.
+            places: (B, L) place of each id in its sequence, where a row holds several: 0, 1, 2, 0, 1, ... Models of
+                transformers keep what begins at 0 apart, if there is neither mask nor cache; one whose code is its
+                own may look across.
         """
         options: dict[str, Any] = {"attention_mask": mask, "past_key_values": cache, "use_cache": keep}
-        if mask is not None:
+        if places is not None:
+            if mask is not None or cache is not None or keep:
+                raise ValueError("rows of several sequences (places) go without mask and cache")
+            options["position_ids"] = places
+        elif mask is not None:
             options["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if self.code_embedding is None:
             output = self.model(input_ids=ids, **options)
@@ -125,17 +146,34 @@ class VisualLanguageModel(nn.Module):
         return Read(output.logits, output.hidden_states[-1], output.past_key_values if keep else None)
 
     def loss(
-        self, ids: Tensor, learned: Tensor, mask: Tensor | None = None, rows: Tensor | None = None
+        self,
+        ids: Tensor,
+        learned: Tensor,
+        mask: Tensor | None = None,
+        rows: Tensor | None = None,
+        places: Tensor | None = None,
+        depth_share: float = 1.0,
     ) -> LanguageLoss:
         """(B, L) ids, and booleans which of them are to be learned -> LanguageLoss.
 
         Words and codes are averaged apart, so that two thousand codes do not drown twenty words. An image's frame
         counts as words. In a batch without images the depth head still takes part, with a gradient of zero.
+
+        Args:
+            ids: of words.
+            learned: of the same shape.
+            mask: as in `forward`.
+            rows: as in `forward`.
+            places: as in `forward`; no sequence is to foretell the first id of the next.
+            depth_share: share of the packed positions, drawn at random, whose codes the depth head learns: it costs
+                K places a position, often more than the language model, and a part of them tells it as much.
         """
-        read = self(ids, mask, rows)
+        read = self(ids, mask, rows, places=places)
         target, counted = ids[:, 1:], learned[:, 1:].bool()
         if mask is not None:
             counted = counted & mask[:, 1:].bool()
+        if places is not None:
+            counted = counted & (places[:, 1:] > 0)
         code = self.vocabulary.is_code(target)
         logits = read.logits[:, :-1]
         text = _mean(_nats(logits, target, counted & ~code))
@@ -143,6 +181,8 @@ class VisualLanguageModel(nn.Module):
             image = _mean(_nats(logits, target, counted & code))
             return LanguageLoss(text, image, image.new_zeros(()))
         chosen = counted & code
+        if depth_share < 1:
+            chosen = chosen & (torch.rand(chosen.shape, device=chosen.device) < depth_share)
         depth = self.depth_head.loss(read.states[:, :-1][chosen], _needed(rows)[:, 1:][chosen])
         return LanguageLoss(text, _mean(depth.nats) / self.vocabulary.num_codebooks, depth.z)
 

@@ -130,7 +130,7 @@ class BaseTask(LightningModule, ABC):
         """AdamW, and Muon where it is asked for, with their schedule; a task with an adversary appends another."""
         options, total = self.optimization, self.total_steps
         named = list(self.trained_parameters())
-        linear = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear)} if options.muon_lr else set()
+        linear = _linear_weights(self) if options.muon_lr else set()
         matrices = [p for _, p in named if id(p) in linear]
         others = [(name, p) for name, p in named if id(p) not in linear]
         if any(isinstance(p, DTensor) for p in matrices):
@@ -276,6 +276,12 @@ def adamw(
     groups = [group for group in groups if group["params"]]
     sharded = any(isinstance(p, DTensor) for _, p in named)  # one kernel cannot take shards and whole tensors together
     return AdamW(groups, lr=lr, betas=betas, eps=eps, fused=not sharded, foreach=False if sharded else None)
+
+
+def _linear_weights(module: nn.Module) -> set[int]:
+    """Ids of the weights of linear layers; an output head that is tied to its embedding is a table of words."""
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    return {id(m.weight) for m in module.modules() if isinstance(m, nn.Linear)} - tables
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from unitok.bulk import TokenDataset
+from unitok.mllm.assistant import DRAW, QUESTION
 from unitok.training.loader import Batch, FeedLoader, Loaded, ResumableLoader
 from unitok.training.sources import read_class_names
 
@@ -39,8 +40,8 @@ class Asking:
         template: the sentence of an image that has a class and no caption, with {} for the class.
     """
 
-    draw: str = "Draw: {}"
-    question: str = "Describe the image."
+    draw: str = DRAW
+    question: str = QUESTION
     describing: float = 0.5
     dropout: float = 0.1
     template: str = "a photo of a {}."
@@ -95,7 +96,7 @@ class LanguageData(lightning.LightningDataModule):
         return ResumableLoader(self._feed(self.train, self.conversations, self.weights, True))
 
     def validation_loader(self) -> FeedLoader:
-        """In order, all of it."""
+        """All of it, always in the same mixed order: the first batches of class folders hold every class."""
         return FeedLoader(self._feed(self.validation, [], [1.0] * len(self.validation), False))
 
     def _feed(self, runs: list[str], files: list[str], weights: list[float], train: bool) -> "ConversationFeed":
@@ -110,7 +111,10 @@ class LanguageData(lightning.LightningDataModule):
 
 
 class ConversationFeed:
-    """Batches of one rank, from any place of any epoch on. A seed of None keeps the order and the last batch."""
+    """Batches of one rank, from any place of any epoch on.
+
+    A seed of None chooses nothing at random and keeps the last batch.
+    """
 
     def __init__(
         self, source: "_Source", weights: list[float], batch_size: int, seed: int | None, rank: int, ranks: int
@@ -142,8 +146,7 @@ class ConversationFeed:
             copies, rest = divmod(round(size * weight), size)
             parts += [np.tile(np.arange(size), copies) + first, random.permutation(size)[:rest] + first]
             first += size
-        order = np.concatenate(parts)
-        return order if self.seed is None else random.permutation(order)
+        return random.permutation(np.concatenate(parts))
 
 
 class _Source:

@@ -4,14 +4,16 @@ Lightning carries two optimizers under manual optimization with sharding in `Mod
 (FSDP1) saves one optimizer and flattens parameters, so that weight decay by shape and the last layer of the adaptive
 weight are lost. The stacks hold nearly all parameters (ViTamin-L: 31 blocks twice, and the text tower). What is left,
 the convolutions, projectors, codebooks and heads, is replicated and its gradient averaged by the task: the adaptive
-weight can then ask for the gradient of the last layer without waking the shards. The word table is replicated too.
+weight can then ask for the gradient of the last layer without waking the shards. The word table is replicated too. Of
+a language model the layers that transformers calls indivisible are sharded; word table and visual parts are whole.
 """
 
 import os
 import tempfile
 from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from torch.distributed.tensor import DTensor
 
 from unitok.files import replacing
 from unitok.layers import Blocks
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
@@ -38,6 +42,37 @@ def shard(module: nn.Module, mesh: Any) -> None:
         for block in blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(stack, mesh=mesh)
+    for layer in _language_layers(module):
+        fully_shard(layer, mesh=mesh)
+
+
+def _language_layers(module: nn.Module) -> list[nn.Module]:
+    """The layers of every language model of transformers in `module`."""
+    names = {name for part in module.modules() for name in getattr(part, "_no_split_modules", None) or ()}
+    return [part for part in module.modules() if type(part).__name__ in names]
+
+
+def outline(module: M) -> M:
+    """A copy without values (on the meta device), made before sharding, into which `gather_into` puts them."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in module.parameters()}
+    memo |= {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
+    return deepcopy(module, memo)
+
+
+def gather_into(copy: M, module: nn.Module) -> M:
+    """Sharded weights -> the copy, whole and on the CPU; all ranks must call it, and only the first gets them."""
+    first = torch.distributed.get_rank() == 0
+    state = {}
+    for name, tensor in module.state_dict().items():
+        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if first:
+            state[name] = whole.detach().cpu()
+    if first:
+        copy.load_state_dict(state, assign=True)
+        for tie in (getattr(part, "tie_weights", None) for part in copy.modules()):
+            if callable(tie):  # a table of words that is input and output is two tensors now
+                tie()
+    return copy
 
 
 def average_replicated(parameters: Iterable[Tensor]) -> None:
