@@ -1,6 +1,6 @@
 """A tiny TA-Tok trained twice with one budget: over real word vectors, and over a random codebook of the same sizes.
 
-    OMP_NUM_THREADS=1 nohup nice -n 5 python benchmarks/ta_tok_training.py --steps 400 &
+    OMP_NUM_THREADS=1 nohup nice -n 5 python benchmarks/ta_tok_training.py &
 
 Runs recipes/ta_tok/tiny.yaml in runs/ta_tok_training/{words,random} and goes on where it was killed. `--arms words` and
 `--arms random` can run side by side; each call that ends, and `--report`, writes what there is so far to
@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from timing import RESULTS, write_result
+from torch.nn import functional as F
 
 from unitok.commands.codebook import codebook
+from unitok.images import read_images
+from unitok.losses.frozen import TimmNetwork
+from unitok.models.ta_tok import ta_tok
+from unitok.training.alignment_task import AlignmentTask
 from unitok.training.cli import main as unitok
 
 ROOT = Path(__file__).parents[1]
@@ -27,9 +33,9 @@ SCALES = (1, 2, 3)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--every", type=int, default=50, help="steps between validations")
-    parser.add_argument("--held-out", type=int, default=160, help="photos of imagenette/eval, evenly spaced")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--every", type=int, default=100, help="steps between validations")
+    parser.add_argument("--held-out", type=int, default=100, help="photos of imagenette/eval, evenly spaced")
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--report", action="store_true", help="train nothing")
@@ -43,18 +49,16 @@ def main() -> None:
 def train(arm: str, options: argparse.Namespace) -> None:
     folder = RUNS / arm
     folder.mkdir(parents=True, exist_ok=True)
-    words, held_out = folder / "words.safetensors", folder / "held_out.jsonl"
+    words, validation = folder / "words.safetensors", folder / "held_out.jsonl"
     codebook(str(options.data / "weights/wordvecs/wordvecs1000.safetensors"), 1000, words)
-    photos = sorted((options.data / "imagenette/eval").glob("*/*"))
-    chosen = photos[:: len(photos) // options.held_out][: options.held_out]
-    lines = [json.dumps({"image": str(photo.absolute()), "captions": ["a photo"]}) for photo in chosen]
-    held_out.write_text("\n".join(lines) + "\n")
+    lines = [json.dumps({"image": str(photo.absolute()), "captions": ["a photo"]}) for photo in held_out(options)]
+    validation.write_text("\n".join(lines) + "\n")
     init = "--model.init_args"
     words_given = {
         f"{init}.codebook": words if arm == "words" else "null",
         f"{init}.teacher.init_args.weights": options.data / "weights/mobilenetv2_100/model.safetensors",
         "--data.init_args.train": json.dumps([str(options.data / p) for p in ("imagenette/train", "flickr8k/images")]),
-        "--data.init_args.validation": held_out,
+        "--data.init_args.validation": validation,
         "--trainer.max_steps": options.steps,
         "--trainer.val_check_interval": options.every,
         "--trainer.default_root_dir": folder,
@@ -76,9 +80,32 @@ def call(line: list[str]) -> None:
         raise SystemExit(1)
 
 
+@torch.no_grad()
+def of_the_mean(options: argparse.Namespace) -> dict[str, float]:
+    """What an answer that is always the same would reach: the cosine of the held-out features with their own mean."""
+    init = yaml.safe_load((ROOT / "recipes/ta_tok/tiny.yaml").read_text())["model"]["init_args"]
+    teacher = init["teacher"]["init_args"] | {
+        "weights": str(options.data / "weights/mobilenetv2_100/model.safetensors")
+    }
+    task = AlignmentTask(ta_tok(**init["tokenizer"]["init_args"]), TimmNetwork(**teacher)).eval()
+    images = read_images(held_out(options), size=init["tokenizer"]["init_args"]["image_size"])
+    found = {}
+    for scale in SCALES:
+        wanted = F.normalize(task.wanted(images, scale).flatten(0, 2), dim=-1)
+        found[f"cosine_{scale}"] = round(float((wanted @ F.normalize(wanted.mean(0), dim=0)).mean()), 4)
+    return found
+
+
+def held_out(options: argparse.Namespace) -> list[Path]:
+    photos = sorted((options.data / "imagenette/eval").glob("*/*"))
+    return photos[:: len(photos) // options.held_out][: options.held_out]
+
+
 def report(options: argparse.Namespace) -> None:
+    constant = of_the_mean(options)
     curves = {arm: found for arm in ARMS if (found := curve(arm))}
     figures = {arm: {"last": points[-1], "first": points[0], "curve": points} for arm, points in curves.items()}
+    figures["constant answer"] = constant
     write_result(
         "ta_tok_training",
         figures,
@@ -90,10 +117,10 @@ def report(options: argparse.Namespace) -> None:
             "what": "cosine: mean over cells of the cosine between MobileNetV2's features and the decoded features of "
             "the codes, by scale (36, 9 and 4 codes) and their mean; usage: share of the 1,000 codes met at least once "
             "among the held-out photos' codes; perplexity: exp of their entropy. Both arms: embedding frozen, "
-            "projection trained, equal steps, batches and seed; one run each",
+            "projection trained, equal steps, batches and seed; one run each; constant answer: the same cosine for the mean of the held-out teacher features",
         },
     )
-    plot(curves)
+    plot(curves, constant)
 
 
 def curve(arm: str) -> list[dict[str, float]]:
@@ -110,7 +137,7 @@ def curve(arm: str) -> list[dict[str, float]]:
     return [points[step] for step in sorted(points)]
 
 
-def plot(curves: dict[str, list[dict[str, Any]]]) -> None:
+def plot(curves: dict[str, list[dict[str, Any]]], constant: dict[str, float]) -> None:
     import matplotlib
 
     matplotlib.use("agg")
@@ -124,6 +151,9 @@ def plot(curves: dict[str, list[dict[str, Any]]]) -> None:
             name = f"{arm}, scale {scale}"
             panels[0].plot(steps, [p[f"cosine_{scale}"] for p in points], style, color=colour, label=name)
             panels[1].plot(steps, [100 * p[f"usage_{scale}"] for p in points], style, color=colour, label=name)
+    for scale, style in zip(SCALES, ("-", "--", ":"), strict=True):
+        panels[0].axhline(constant[f"cosine_{scale}"], linestyle=style, color="#999", label=f"constant, scale {scale}")
+    panels[0].set_ylim(bottom=0.4)
     for panel, title in zip(panels, ("held-out cosine to the teacher", "codes in use, % of 1,000"), strict=True):
         panel.set(title=title, xlabel="steps")
         panel.grid(alpha=0.3)
