@@ -117,7 +117,8 @@ def report(options: argparse.Namespace) -> None:
             "what": "cosine: mean over cells of the cosine between MobileNetV2's features and the decoded features of "
             "the codes, by scale (36, 9 and 4 codes) and their mean; usage: share of the 1,000 codes met at least once "
             "among the held-out photos' codes; perplexity: exp of their entropy. Both arms: embedding frozen, "
-            "projection trained, equal steps, batches and seed; one run each; constant answer: the same cosine for the mean of the held-out teacher features",
+            "projection trained, equal steps, batches and seed; one run each; "
+            "constant answer: the same cosine for the mean of the held-out teacher features",
         },
     )
     plot(curves, constant)
