@@ -15,14 +15,20 @@ from typing import Any
 
 import torch
 from timing import RESULTS, write_result
+from torch import Tensor
+from torch.nn import functional as F
 
+import unitok
 from unitok.commands.codebook import codebook
-from unitok.training.cli import main as unitok
+from unitok.losses.alignment import to_grid
+from unitok.losses.frozen import TimmNetwork
+from unitok.training.cli import main as command
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs/ta_tok_training")
 ARMS = ("words", "random")
 SCALES = (1, 2, 3)
+SIZE, GRID = 96, 6
 
 
 def main() -> None:
@@ -45,9 +51,8 @@ def train(arm: str, options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     words, held_out = folder / "words.safetensors", folder / "held_out.jsonl"
     codebook(str(options.data / "weights/wordvecs/wordvecs1000.safetensors"), 1000, words)
-    photos = sorted((options.data / "imagenette/eval").glob("*/*"))
-    chosen = photos[:: len(photos) // options.held_out][: options.held_out]
-    lines = [json.dumps({"image": str(photo.absolute()), "captions": ["a photo"]}) for photo in chosen]
+    photos = held_out_photos(options)
+    lines = [json.dumps({"image": str(photo.absolute()), "captions": ["a photo"]}) for photo in photos]
     held_out.write_text("\n".join(lines) + "\n")
     init = "--model.init_args"
     words_given = {
@@ -72,13 +77,14 @@ def train(arm: str, options: argparse.Namespace) -> None:
 
 
 def call(line: list[str]) -> None:
-    if unitok(line):
+    if command(line):
         raise SystemExit(1)
 
 
 def report(options: argparse.Namespace) -> None:
     curves = {arm: found for arm in ARMS if (found := curve(arm))}
-    figures = {arm: {"last": points[-1], "first": points[0], "curve": points} for arm, points in curves.items()}
+    figures: dict[str, Any] = {"constant": constant(options)}
+    figures |= {arm: {"last": points[-1], "first": points[0], "curve": points} for arm, points in curves.items()}
     write_result(
         "ta_tok_training",
         figures,
@@ -90,10 +96,35 @@ def report(options: argparse.Namespace) -> None:
             "what": "cosine: mean over cells of the cosine between MobileNetV2's features and the decoded features of "
             "the codes, by scale (36, 9 and 4 codes) and their mean; usage: share of the 1,000 codes met at least once "
             "among the held-out photos' codes; perplexity: exp of their entropy. Both arms: embedding frozen, "
-            "projection trained, equal steps, batches and seed; one run each",
+            "projection trained, equal steps, batches and seed; one run each. constant: the cosine of one answer for "
+            "all photos, the teacher's mean feature over 512 training photos",
         },
     )
-    plot(curves)
+    plot(curves, figures["constant"]["cosine"])
+
+
+@torch.no_grad()
+def constant(options: argparse.Namespace) -> dict[str, float]:
+    """What a tokenizer reaches that tells nothing of the photo: the mean feature, at every scale."""
+    weights = options.data / "weights/mobilenetv2_100/model.safetensors"
+    teacher = TimmNetwork("mobilenetv2_100", str(weights), {"pad_type": "same"}, 0.5, 0.5)
+
+    def maps(paths: list[Path]) -> Tensor:
+        parts = (unitok.read_images(paths[i : i + 64], size=SIZE) for i in range(0, len(paths), 64))
+        return torch.cat([to_grid(teacher(part), (GRID, GRID)) for part in parts])
+
+    train = sorted((options.data / "imagenette/train").glob("*/*"))
+    mean = maps(train[:: len(train) // 512][:512]).mean((0, 1, 2))
+    held_out = maps(held_out_photos(options)).permute(0, 3, 1, 2)
+    pooled = (F.avg_pool2d(held_out, scale).permute(0, 2, 3, 1) for scale in SCALES)
+    cosines = [F.cosine_similarity(wanted, mean, dim=-1).mean().item() for wanted in pooled]
+    figures = {f"cosine_{scale}": round(value, 4) for scale, value in zip(SCALES, cosines, strict=True)}
+    return {"cosine": round(sum(cosines) / len(cosines), 4), **figures}
+
+
+def held_out_photos(options: argparse.Namespace) -> list[Path]:
+    photos = sorted((options.data / "imagenette/eval").glob("*/*"))
+    return photos[:: len(photos) // options.held_out][: options.held_out]
 
 
 def curve(arm: str) -> list[dict[str, float]]:
@@ -110,7 +141,7 @@ def curve(arm: str) -> list[dict[str, float]]:
     return [points[step] for step in sorted(points)]
 
 
-def plot(curves: dict[str, list[dict[str, Any]]]) -> None:
+def plot(curves: dict[str, list[dict[str, Any]]], constant: float) -> None:
     import matplotlib
 
     matplotlib.use("agg")
@@ -124,6 +155,8 @@ def plot(curves: dict[str, list[dict[str, Any]]]) -> None:
             name = f"{arm}, scale {scale}"
             panels[0].plot(steps, [p[f"cosine_{scale}"] for p in points], style, color=colour, label=name)
             panels[1].plot(steps, [100 * p[f"usage_{scale}"] for p in points], style, color=colour, label=name)
+    panels[0].axhline(constant, color="0.4", linewidth=1, label="one answer for all photos")
+    panels[0].set_ylim(bottom=constant - 0.02)  # step 0 lies near 0
     for panel, title in zip(panels, ("held-out cosine to the teacher", "codes in use, % of 1,000"), strict=True):
         panel.set(title=title, xlabel="steps")
         panel.grid(alpha=0.3)
