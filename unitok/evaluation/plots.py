@@ -7,6 +7,8 @@ from typing import NamedTuple
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 560, 340, 64, 48, 30, 24
 COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#7b4b94", "#b08900", "#444444", "#d16ba5", "#3a86ff")
 
+Box = tuple[float, float, float, float]
+
 
 class Point(NamedTuple):
     """One tokenizer in a plot.
@@ -30,30 +32,41 @@ def scatter(title: str, y_title: str, points: list[Point]) -> str:
     """
     if not points or min(point.x for point in points) <= 0:
         raise ValueError(f"{title}: a plot needs points with positive bits per image, got {points}")
-    low, high = _bounds([point.y for point in points])
+    low, high, step = _axis([point.y for point in points])
     left, right = math.log10(min(p.x for p in points)) - 0.15, math.log10(max(p.x for p in points)) + 0.15
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (math.log10(x) - left) / (right - left) * (WIDTH - LEFT - RIGHT) + LEFT
         return across, HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
 
-    parts = [_text(WIDTH / 2, 18, title, "middle", 14), *_axes(place, (left, right), (low, high), y_title)]
-    taken: list[float] = []
-    for index, point in enumerate(sorted(points, key=lambda point: -point.y)):
-        x, y = place(point.x, point.y)
+    parts = [_text(WIDTH / 2, 18, title, "middle", 14), *_axes(place, (left, right), (low, high, step), y_title)]
+    placed = [place(point.x, point.y) for point in points]
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in placed]
+    for index, (point, (x, y)) in enumerate(sorted(zip(points, placed, strict=True), key=lambda pair: pair[1][1])):
         colour = COLOURS[index % len(COLOURS)]
+        box = _free(x, y, 6.6 * len(point.label), taken)
+        taken.append(box)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>')
-        beside = x > WIDTH * 0.7
-        line = y + 4
-        while any(abs(line - other) < 12 for other in taken):
-            line += 12
-        taken.append(line)
-        parts.append(_text(x - 9 if beside else x + 9, line, point.label, "end" if beside else "start", 11, colour))
-    box = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {box} font-family="sans-serif">{"".join(parts)}</svg>'
+        parts.append(_text(box[0], box[3] - 3, point.label, "start", 11, colour))
+    view = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {view} font-family="sans-serif">{"".join(parts)}</svg>'
 
 
-def _axes(place, across: tuple[float, float], up: tuple[float, float], y_title: str) -> list[str]:  # type: ignore[no-untyped-def]
+def _free(x: float, y: float, width: float, taken: list[Box]) -> Box:
+    """Where a label stands beside its point: right, left, above or below, the first that meets nothing, or least."""
+    sides = [(x + 9, y - 7), (x - 9 - width, y - 7)]
+    sides += [(x - width / 2, y + shift) for shift in (-21, 8, -33, 20, -45, 32)]
+    boxes = [(left, top, left + width, top + 14) for left, top in sides]
+
+    def met(box: Box) -> int:
+        inside = box[0] >= LEFT and box[2] <= WIDTH - 4 and box[1] >= TOP - 8 and box[3] <= HEIGHT - BOTTOM
+        met = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+        return met + 100 * (not inside)
+
+    return min(boxes, key=met)
+
+
+def _axes(place, across: tuple[float, float], up: tuple[float, float, float], y_title: str) -> list[str]:  # type: ignore[no-untyped-def]
     parts = []
     for power in range(math.floor(across[0]), math.ceil(across[1]) + 1):
         for step in (1, 2, 5):
@@ -62,21 +75,24 @@ def _axes(place, across: tuple[float, float], up: tuple[float, float], y_title: 
                 x, y = place(bits, up[0])
                 parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{y:.1f}" stroke="#eee"/>')
                 parts.append(_text(x, y + 16, f"{bits:,.0f}", "middle", 11))
-    for step in range(6):
-        value = up[0] + (up[1] - up[0]) * step / 5
+    for number in range(round((up[1] - up[0]) / up[2]) + 1):
+        value = up[0] + number * up[2]
         _, y = place(10 ** across[0], value)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eee"/>')
-        parts.append(_text(LEFT - 6, y + 4, f"{value:.3g}", "end", 11))
+        parts.append(_text(LEFT - 6, y + 4, f"{value:.4g}", "end", 11))
     parts.append(_text(WIDTH / 2, HEIGHT - 10, "bits per image", "middle", 12))
     middle = HEIGHT / 2
     turned = f'<text x="14" y="{middle}" font-size="12" text-anchor="middle" transform="rotate(-90 14 {middle})">'
     return [*parts, f"{turned}{escape(y_title)}</text>"]
 
 
-def _bounds(values: list[float]) -> tuple[float, float]:
+def _axis(values: list[float]) -> tuple[float, float, float]:
+    """Ends of an axis and the step of its ticks: round numbers around the values, never below zero without need."""
     low, high = min(values), max(values)
-    margin = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
-    return low - margin, high + margin
+    rough = ((high - low) or abs(high) or 1.0) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return math.floor(low / step) * step, math.ceil(high / step + 0.1) * step, step
 
 
 def _text(x: float, y: float, text: str, anchor: str, size: int, colour: str = "#222") -> str:
