@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from tests.mllm.small import byte_words, language_model
@@ -14,7 +14,7 @@ from unitok.mllm.visual_model import VisualLanguageModel
 from unitok.mllm.vocabulary import VisualVocabulary
 from unitok.models.unitok import tiny
 from unitok.training.base_task import Optimization, _linear_weights
-from unitok.training.language_data import Conversations
+from unitok.training.language_data import Asking, Conversations
 from unitok.training.language_task import LanguageTask, fill_rows
 
 CODES = torch.randint(32, (2, 2, 2, 2), generator=torch.Generator().manual_seed(0))
@@ -76,6 +76,24 @@ def test_both_directions_are_learned_and_saved(packed, tmp_path, tiny_folder):
         assert float((drawn == CODES).float().mean()) > 0.9
     images = torch.rand(1, 3, 64, 64)
     assert torch.equal(loaded.processor.visual.encode(images), made.processor.visual.encode(images))
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on loggers, workers and small runs
+def test_saved_in_the_words_of_the_data(tmp_path, tiny_folder):
+    class Data(LightningDataModule):
+        asking = Asking(draw="Paint {}!", question="And this?")
+
+        def train_dataloader(self):
+            return DataLoader(Repeated(made), batch_size=None)
+
+    made = assistant(visual=load_tokenizer(tiny_folder))
+    trainer = Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(LanguageTask(made, FAST), datamodule=Data())
+    loaded = VisualAssistant.load(tmp_path / "language_model")
+    assert (loaded.draw, loaded.question) == ("Paint {}!", "And this?")
 
 
 def test_padding_and_terms():

@@ -1,4 +1,10 @@
-"""Codes as words of a language model: registered, embedded, read, written, and drawn one after another."""
+"""Codes as words of a language model: registered, embedded, read, written, and drawn one after another.
+
+VisualVocabulary puts the words on a Hugging Face tokenizer, `expand_vocabulary` their rows into a causal language
+model. VisualLanguageModel reads and writes them, alone or, K codes in a position, with a CodeEmbedding and a DepthHead.
+VisualProcessor turns text and images into what it reads; VisualAssistant asks it for pictures and answers, saves and
+loads. `unitok.mllm.build` names whole assistants for recipes; `unitok.training.language_task` trains them.
+"""
 
 from unitok.mllm.assistant import VisualAssistant
 from unitok.mllm.code_embedding import CodeEmbedding

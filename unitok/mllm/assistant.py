@@ -27,6 +27,18 @@ DRAW, QUESTION = "Draw: {}", "Describe the image."
 PARTS, ABOUT = "visual_parts.safetensors", "visual_assistant.json"
 
 
+def drawing(sentence: str, image: Any, draw: str = DRAW) -> list[Message]:
+    """The conversation in which a sentence becomes an image."""
+    shown = [{"type": "image", "image": image}]
+    return [{"role": "user", "content": draw.format(sentence)}, {"role": "assistant", "content": shown}]
+
+
+def describing(image: Any, sentence: str, question: str = QUESTION) -> list[Message]:
+    """The conversation in which an image becomes a sentence."""
+    asked = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": sentence}]
+
+
 class VisualAssistant:
     """A visual language model in conversation.
 
@@ -54,14 +66,12 @@ class VisualAssistant:
         self.model, self.processor, self.draw, self.question = model, processor, draw, question
 
     def drawing(self, sentence: str, image: Any) -> list[Message]:
-        """The conversation in which a sentence becomes an image."""
-        shown = [{"type": "image", "image": image}]
-        return [{"role": "user", "content": self.draw.format(sentence)}, {"role": "assistant", "content": shown}]
+        """The conversation in which a sentence becomes an image, in this assistant's words."""
+        return drawing(sentence, image, self.draw)
 
     def describing(self, image: Any, sentence: str, question: str | None = None) -> list[Message]:
-        """The conversation in which an image becomes a sentence."""
-        asked = [{"type": "image", "image": image}, {"type": "text", "text": question or self.question}]
-        return [{"role": "user", "content": asked}, {"role": "assistant", "content": sentence}]
+        """The conversation in which an image becomes a sentence, in this assistant's words."""
+        return describing(image, sentence, question or self.question)
 
     def generate_codes(
         self,

@@ -11,11 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from unitok.bulk import TokenDataset
-from unitok.mllm.assistant import DRAW, QUESTION
+from unitok.mllm.assistant import DRAW, QUESTION, describing, drawing
+from unitok.mllm.processor import Message
 from unitok.training.loader import Batch, FeedLoader, Loaded, ResumableLoader
 from unitok.training.sources import read_class_names
-
-Message = dict[str, Any]
 
 
 class Conversations(NamedTuple):
@@ -174,14 +173,12 @@ class _Source:
         sample, asking = run[number], self.asking
         sentences = _sentences(sample.row, asking.template, self.names)
         sentence = sentences[0 if random is None else int(random.integers(len(sentences)))]
-        describing = slot % 2 == 0 if random is None else random.random() < asking.describing
-        image = {"type": "image", "image": sample.codes}
-        if describing:
-            asked = [image, {"type": "text", "text": asking.question}]
-            return [{"role": "user", "content": asked}, {"role": "assistant", "content": sentence}]
+        described = slot % 2 == 0 if random is None else random.random() < asking.describing
+        if described:
+            return describing(sample.codes, sentence, asking.question)
         if random is not None and random.random() < asking.dropout:
             sentence = ""
-        return [{"role": "user", "content": asking.draw.format(sentence)}, {"role": "assistant", "content": [image]}]
+        return drawing(sentence, sample.codes, asking.draw)
 
     def _filled(self, messages: list[Message]) -> list[Message]:
         return [{**message, "content": self._content(message["content"])} for message in messages]
