@@ -4,6 +4,7 @@ import torch
 from skimage.data import astronaut
 
 from unitok import load_tokenizer
+from unitok.decoders import FlowDecoder
 from unitok.models.unitok import tiny, unitok_tiny
 from unitok.training.callbacks import ExportTokenizer, ReconstructionGrid
 
@@ -27,6 +28,18 @@ def test_photos_stand_above_their_reconstructions():
     torch.testing.assert_close(grid[:, 2:66, 2:66], PHOTO[0] / 255)
     codes = task.evaluated.encode(PHOTO / 255)
     torch.testing.assert_close(grid[:, 68:132, 2:66], task.evaluated.decode(codes)[0])
+
+
+def test_a_detokenizer_of_another_size_is_shown_at_the_size_of_the_photos():
+    shown = []
+    board = SimpleNamespace(experiment=SimpleNamespace(add_image=lambda name, grid, step: shown.append(grid)))
+    tokenizer = tiny().eval()
+    tokenizer.decoder = FlowDecoder(32, image_size=16, patch_size=8, dim=16, depth=1, num_heads=2, steps=1)
+    task = SimpleNamespace(evaluated=tokenizer, device=torch.device("cpu"))
+    batch = SimpleNamespace(images=PHOTO)
+    ReconstructionGrid(every_n_steps=4).on_train_batch_end(trainer(loggers=[board]), task, None, batch, 0)
+    torch.testing.assert_close(shown[0][:, 2:66, 2:66], PHOTO[0] / 255)
+    assert shown[0].shape[1:] == (2 + 2 * 66, 2 + 66)
 
 
 def test_the_export_loads(tmp_path):

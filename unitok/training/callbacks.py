@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from unitok.hub import save_tokenizer
@@ -104,6 +105,8 @@ def _grid(pl_module: LightningModule, images: Tensor) -> Tensor:
     tokenizer.eval()
     reconstructed = tokenizer.decode(tokenizer.encode(images.to(pl_module.device)))
     tokenizer.train(training)
+    if reconstructed.shape != images.shape:  # a de-tokenizer makes images of its own size
+        reconstructed = F.interpolate(reconstructed, images.shape[2:], mode="bilinear")
     return make_grid(torch.cat([images.cpu(), reconstructed.cpu()]), len(images))
 
 
