@@ -2,9 +2,9 @@
 
     python benchmarks/detokenizers.py [--held-out 100]
 
-Needs the runs of recipes/ta_tok/{ar_tiny,diffusion_tiny}.yaml. Figures are of imagenette/eval; the picture,
-results/detokenizers_skimage.png, is of scikit-image's sample photos. `--show FILE` draws held-out photos instead, to
-look at: those are not to be published.
+Needs the runs of recipes/ta_tok/ar_tiny.yaml and diffusion_tiny.yaml, or one of them. Figures are of imagenette/eval;
+the picture, results/detokenizers_skimage.png, is of scikit-image's sample photos. `--show FILE` draws held-out photos
+instead, to look at: those are not to be published.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import unitok
+from unitok.decoders import AutoregressiveDecoder, FlowDecoder
 from unitok.images import load_image, to_pil
 from unitok.losses.reconstruction import psnr
 from unitok.tokenizer import Tokenizer
@@ -55,12 +56,14 @@ def main() -> None:
         data="imagenette/eval, evenly spaced over its classes; nobody was trained on it",
         protocol={
             "photos": len(chosen),
-            "training_steps": {name: steps(options.runs / f"{name}_tiny/tokenizer") for name in ("ar", "diffusion")},
+            "training_steps": {
+                name: steps(options.runs / f"{name}_tiny/tokenizer") for name in tokenizers if name != "unitok_tiny"
+            },
             "settings": {name: value for name, value in vars(options).items() if isinstance(value, int | float)},
             "what": "all three decoders read the same 8 x 8 tokens of unitok_tiny; psnr_16: in dB, photo and image "
             "averaged down to 16 px, i.e. coarse structure and colour alone; psnr_64: likewise at 64 px; mean_colour: "
-            "each photo's own mean colour everywhere; another_photo: the image made of the neighbour's codes, by "
-            "diffusion; seconds: of the process, for each image, one thread, batches of 20",
+            "each photo's own mean colour everywhere; another_photo: the photo halfway round the list instead; "
+            "seconds: of the process, for each image, one thread, batches of 20",
         },
     )
 
@@ -69,13 +72,15 @@ def load(options: argparse.Namespace) -> dict[str, Tokenizer]:
     """Three walks that share an encoder and codes, and differ in the decoder."""
     folders = {name: options.runs / f"{name}_tiny/tokenizer" for name in ("ar", "diffusion")}
     loaded = {"unitok_tiny": unitok.load_tokenizer()}
-    loaded |= {name: unitok.load_tokenizer(str(folder)) for name, folder in folders.items()}
-    autoregressive: Any = loaded["ar"].decoder
-    diffusion: Any = loaded["diffusion"].decoder
+    loaded |= {name: unitok.load_tokenizer(str(folder)) for name, folder in folders.items() if folder.is_dir()}
     guidance = {} if options.guidance is None else {"guidance": options.guidance}
-    draw = {"temperature": options.temperature, "top_k": options.top_k, **guidance}
-    autoregressive.sampling = autoregressive.sampling._replace(**draw)
-    diffusion.steps, diffusion.guidance = options.steps, guidance.get("guidance", diffusion.guidance)
+    for tokenizer in loaded.values():
+        decoder: Any = tokenizer.decoder
+        if isinstance(decoder, AutoregressiveDecoder):
+            draw = {"temperature": options.temperature, "top_k": options.top_k, **guidance}
+            decoder.sampling = decoder.sampling._replace(**draw)
+        elif isinstance(decoder, FlowDecoder):
+            decoder.steps, decoder.guidance = options.steps, guidance.get("guidance", decoder.guidance)
     return loaded
 
 
@@ -101,7 +106,7 @@ def measure(tokenizers: dict[str, Tokenizer], photos: Tensor) -> dict[str, Any]:
     """PSNR against the photos at 16 and 64 px, mean of each photo's, and of two answers that know less."""
     answers, seconds = made(tokenizers, photos)
     answers["mean_colour"] = photos.mean((2, 3), keepdim=True).expand_as(photos)
-    answers["another_photo"] = answers["diffusion"].roll(len(photos) // 2, 0)
+    answers["another_photo"] = photos.roll(len(photos) // 2, 0)
     figures: dict[str, Any] = {
         name: {f"psnr_{side}": round(distance(images, photos, side), 2) for side in (COARSE, 64)}
         for name, images in answers.items()

@@ -1,8 +1,8 @@
-"""A tiny TA-Tok trained twice with one budget: over real word vectors, and over a random codebook of the same sizes.
+"""A tiny TA-Tok trained with one budget over real word vectors, over a random codebook, and without the entropy term.
 
     OMP_NUM_THREADS=1 nohup nice -n 5 python benchmarks/ta_tok_training.py &
 
-Runs recipes/ta_tok/tiny.yaml in runs/ta_tok_training/{words,random} and goes on where it was killed. `--arms words` and
+Runs recipes/ta_tok/tiny.yaml in runs/ta_tok_training/ARM and goes on where it was killed. `--arms words` and
 `--arms random` can run side by side; each call that ends, and `--report`, writes what there is so far to
 results/ta_tok_training.json and .png. `data` is a folder or a link to one, as the recipe says.
 """
@@ -26,7 +26,7 @@ from unitok.training.cli import main as command
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs/ta_tok_training")
-ARMS = ("words", "random")
+ARMS = {"words": "#1f6f8b", "random": "#c8553d", "words_no_entropy": "#8a8f3c"}  # and their colours
 SCALES = (1, 2, 3)
 SIZE, GRID = 96, 6
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=100, help="steps between validations")
     parser.add_argument("--held-out", type=int, default=100, help="photos of imagenette/eval, evenly spaced")
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--report", action="store_true", help="train nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -56,10 +56,11 @@ def train(arm: str, options: argparse.Namespace) -> None:
     held_out.write_text("\n".join(lines) + "\n")
     init = "--model.init_args"
     words_given = {
-        f"{init}.codebook": words if arm == "words" else "null",
+        f"{init}.codebook": "null" if arm == "random" else words,
         f"{init}.teacher.init_args.weights": options.data / "weights/mobilenetv2_100/model.safetensors",
         "--data.init_args.train": json.dumps([str(options.data / p) for p in ("imagenette/train", "flickr8k/images")]),
         "--data.init_args.validation": held_out,
+        **({f"{init}.entropy_weight": 0} if arm == "words_no_entropy" else {}),
         "--trainer.max_steps": options.steps,
         "--trainer.val_check_interval": options.every,
         "--trainer.default_root_dir": folder,
@@ -95,7 +96,7 @@ def report(options: argparse.Namespace) -> None:
             "recipe": "recipes/ta_tok/tiny.yaml",
             "what": "cosine: mean over cells of the cosine between MobileNetV2's features and the decoded features of "
             "the codes, by scale (36, 9 and 4 codes) and their mean; usage: share of the 1,000 codes met at least once "
-            "among the held-out photos' codes; perplexity: exp of their entropy. Both arms: embedding frozen, "
+            "among the held-out photos' codes; perplexity: exp of their entropy. All arms: embedding frozen, "
             "projection trained, equal steps, batches and seed; one run each. constant: the cosine of one answer for "
             "all photos, the teacher's mean feature over 512 training photos",
         },
@@ -148,7 +149,7 @@ def plot(curves: dict[str, list[dict[str, Any]]], constant: float) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for arm, colour in zip(ARMS, ("#1f6f8b", "#c8553d"), strict=True):
+    for arm, colour in ARMS.items():
         points = curves.get(arm, [])
         steps = [point["step"] for point in points]
         for scale, style in zip(SCALES, ("-", "--", ":"), strict=True):
