@@ -86,11 +86,14 @@ def difference(first: Report, second: Report) -> str:
 
 
 def by_protocol(reports: Sequence[Report]) -> dict[str, list[Report]]:
-    """Reports in groups that may each stand in one table, in the order of their first appearance."""
+    """Reports in groups that may each stand in one table, in the order of their first appearance; most bits first."""
     groups: dict[str, list[Report]] = defaultdict(list)
     for report in reports:
         groups[report.protocol_id].append(report)
-    return dict(groups)
+    return {
+        key: sorted(group, key=lambda report: -float(report.figures.get("bits_per_image", 0)))
+        for key, group in groups.items()
+    }
 
 
 def cells(reports: Sequence[Report], show_protocol: bool = False) -> list[list[str]]:
