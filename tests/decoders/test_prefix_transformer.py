@@ -89,6 +89,20 @@ def test_fixed_positions_are_sines_then_cosines():
     assert "positions" not in dict(fixed.named_parameters())
 
 
+def test_an_aligned_start_puts_code_t_where_condition_token_t_stands():
+    torch.manual_seed(0)
+    model = PrefixTransformer(8, 32, num_codes=9, max_condition=9, dim=16, depth=1, num_heads=2, aligned_start=True)
+    places = model.positions[0].detach()
+    assert model.positions.requires_grad
+    alike = F.cosine_similarity(places[8:, None], places[None, :9], dim=-1)  # row t: where code t is written
+    assert alike.argmax(-1).tolist() == [8, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert torch.equal(places[9:], places[1:9])
+    sizes = {"num_codes": 9, "max_condition": 9}
+    for wrong, message in (({"fixed_positions": True}, "fixed_positions=True"), ({"max_condition": 4}, "num_codes=9")):
+        with pytest.raises(ValueError, match=message):
+            PrefixTransformer(8, 32, **(sizes | wrong), dim=16, depth=1, num_heads=2, aligned_start=True)
+
+
 def test_inner_widths():
     assert swiglu_dim(1280) == 3584
     assert swiglu_dim(64, 32) == 192

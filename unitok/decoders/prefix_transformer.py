@@ -35,9 +35,11 @@ class PrefixTransformer(nn.Module):
         fixed_positions: sin-cos positions instead of learned ones.
         dropout: rate on embeddings, attention output and SwiGLU output, in training.
         norm_eps: epsilon of the RMS norms.
+        aligned_start: for a condition on the very grid of the codes: where code t is written, the position starts equal
+            to that of condition token t, so that attention has one thing to find (equal places) instead of N.
 
     Raises:
-        ValueError: heads that do not divide.
+        ValueError: heads that do not divide; aligned_start with fixed positions or for a grid of another size.
     """
 
     positions: Tensor
@@ -56,6 +58,7 @@ class PrefixTransformer(nn.Module):
         fixed_positions: bool = False,
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
+        aligned_start: bool = False,
     ) -> None:
         super().__init__()
         self.cond_dim, self.codebook_size = cond_dim, codebook_size
@@ -74,8 +77,19 @@ class PrefixTransformer(nn.Module):
             self.register_buffer("positions", sin_cos_positions(length, dim))
         else:
             self.positions = nn.Parameter(0.02 * torch.randn(1, length, dim))
+        if aligned_start:
+            self._align(fixed_positions)
         self.apply(_initialise)
         nn.init.zeros_(self.head.weight)
+
+    def _align(self, fixed_positions: bool) -> None:
+        if fixed_positions or self.num_codes != self.max_condition:
+            raise ValueError(
+                f"aligned_start needs learned positions (fixed_positions={fixed_positions}) and as many codes as "
+                f"condition tokens (num_codes={self.num_codes}, max_condition={self.max_condition})"
+            )
+        places = 0.25 * torch.randn(1, self.num_codes, self.positions.shape[-1])
+        self.positions.data = torch.cat([places, places[:, 1:]], dim=1)  # the last condition token writes code 0
 
     def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
         """(B, n, D) condition, (B, N') codes, N' <= N -> (B, N', V) logits; row t has seen codes 0 ... t - 1.
