@@ -33,7 +33,7 @@ SIZE, GRID = 96, 6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--every", type=int, default=100, help="steps between validations")
     parser.add_argument("--held-out", type=int, default=100, help="photos of imagenette/eval, evenly spaced")
     parser.add_argument("--data", type=Path, default=Path("data"))

@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -123,6 +125,13 @@ def fit_endless():
     task = Line(Optimization())
     trainer = Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False)
     trainer.fit(task, DataLoader([torch.ones(1)], batch_size=1))
+
+
+def test_tensor_parallelism_is_refused_by_name():
+    task = Line(Optimization())
+    task._device_mesh = {"tensor_parallel": Mock(size=lambda: 8)}
+    with pytest.raises(ValueError, match="tensor_parallel_size=8"):
+        task.configure_model()
 
 
 def test_what_decays():
