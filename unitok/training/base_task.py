@@ -126,7 +126,7 @@ class BaseTask(LightningModule, ABC):
         if self.device_mesh is not None:
             if (split := self.device_mesh["tensor_parallel"].size()) > 1:  # Lightning's default: the GPUs of a node
                 raise ValueError(
-                    f"ModelParallelStrategy got tensor_parallel_size={split}, but nothing here is split inside a layer: "
+                    f"ModelParallelStrategy got tensor_parallel_size={split}, but layers are never split here: "
                     f"give tensor_parallel_size=1 and data_parallel_size=nodes x devices"
                 )
             shard(self, self.device_mesh["data_parallel"])
