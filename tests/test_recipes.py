@@ -140,7 +140,7 @@ def test_detokenizers_train_two_steps(name, photos, tmp_path):
     sizes, model = {"depth": 1, "dim": 16, "num_heads": 2}, {"tokenizer.init_args.source": condition}
     if name == "ar_tiny":
         model["decoder.init_args.pixels.init_args.source"] = pixels
-        sizes |= {"codebook_size": 64, "num_codes": 4}
+        sizes |= {"codebook_size": 64, "num_codes": 4, "max_condition": 4}
         model |= {f"decoder.init_args.transformer.init_args.{key}": value for key, value in sizes.items()}
     else:
         model |= {f"decoder.init_args.{key}": value for key, value in (sizes | {"image_size": 32, "steps": 2}).items()}
