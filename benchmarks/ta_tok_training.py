@@ -148,7 +148,7 @@ def plot(curves: dict[str, list[dict[str, Any]]], constant: float) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.8), layout="constrained")
     for arm, colour in ARMS.items():
         points = curves.get(arm, [])
         steps = [point["step"] for point in points]
@@ -161,7 +161,7 @@ def plot(curves: dict[str, list[dict[str, Any]]], constant: float) -> None:
     for panel, title in zip(panels, ("held-out cosine to the teacher", "codes in use, % of 1,000"), strict=True):
         panel.set(title=title, xlabel="steps")
         panel.grid(alpha=0.3)
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncol=4, fontsize=8)
     figure.savefig(RESULTS / "ta_tok_training.png", dpi=110)
 
 
