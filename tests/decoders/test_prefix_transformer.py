@@ -89,14 +89,16 @@ def test_fixed_positions_are_sines_then_cosines():
     assert "positions" not in dict(fixed.named_parameters())
 
 
-def test_an_aligned_start_puts_code_t_where_condition_token_t_stands():
+@pytest.mark.parametrize("kv_heads", [2, 1])
+def test_an_aligned_start_looks_from_code_t_at_condition_token_t(kv_heads):
     torch.manual_seed(0)
-    model = PrefixTransformer(8, 32, num_codes=9, max_condition=9, dim=16, depth=1, num_heads=2, aligned_start=True)
-    places = model.positions[0].detach()
-    assert model.positions.requires_grad
-    alike = F.cosine_similarity(places[8:, None], places[None, :9], dim=-1)  # row t: where code t is written
-    assert alike.argmax(-1).tolist() == [8, 1, 2, 3, 4, 5, 6, 7, 8]
-    assert torch.equal(places[9:], places[1:9])
+    sizes = {"num_codes": 9, "max_condition": 9, "dim": 128, "num_heads": 2, "num_kv_heads": kv_heads}
+    model = PrefixTransformer(8, 32, **sizes, depth=1, aligned_start=True)
+    tokens = torch.cat([model.condition(torch.randn(1, 9, 8)), model.embedding(torch.randint(32, (1, 8)))], 1)
+    block = model.blocks[0]
+    query, key, _ = block._heads(block.attention_norm(tokens + model.positions))
+    scores = query[0, 0] @ key[0, 0].T
+    assert scores[9:, :9].argmax(-1).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     sizes = {"num_codes": 9, "max_condition": 9}
     for wrong, message in (({"fixed_positions": True}, "fixed_positions=True"), ({"max_condition": 4}, "num_codes=9")):
         with pytest.raises(ValueError, match=message):

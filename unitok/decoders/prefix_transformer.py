@@ -35,8 +35,8 @@ class PrefixTransformer(nn.Module):
         fixed_positions: sin-cos positions instead of learned ones.
         dropout: rate on embeddings, attention output and SwiGLU output, in training.
         norm_eps: epsilon of the RMS norms.
-        aligned_start: for a condition on the very grid of the codes: where code t is written, the position starts equal
-            to that of condition token t, so that attention has one thing to find (equal places) instead of N.
+        aligned_start: for a condition on the very grid of the codes: training starts with the first block looking from
+            where code t is written at condition token t. Nothing else changes, the weights learn as any.
 
     Raises:
         ValueError: heads that do not divide; aligned_start with fixed positions or for a grid of another size.
@@ -77,19 +77,26 @@ class PrefixTransformer(nn.Module):
             self.register_buffer("positions", sin_cos_positions(length, dim))
         else:
             self.positions = nn.Parameter(0.02 * torch.randn(1, length, dim))
-        if aligned_start:
-            self._align(fixed_positions)
         self.apply(_initialise)
         nn.init.zeros_(self.head.weight)
+        if aligned_start:
+            self._align(fixed_positions)
 
+    @torch.no_grad()
     def _align(self, fixed_positions: bool) -> None:
+        """Equal positions for code t and condition token t, and keys that start as the queries: like meets like."""
         if fixed_positions or self.num_codes != self.max_condition:
             raise ValueError(
                 f"aligned_start needs learned positions (fixed_positions={fixed_positions}) and as many codes as "
                 f"condition tokens (num_codes={self.num_codes}, max_condition={self.max_condition})"
             )
-        places = 0.25 * torch.randn(1, self.num_codes, self.positions.shape[-1])
-        self.positions.data = torch.cat([places, places[:, 1:]], dim=1)  # the last condition token writes code 0
+        dim = self.positions.shape[-1]
+        places = 0.5 * torch.randn(1, self.num_codes, dim)
+        self.positions.copy_(torch.cat([places, places[:, 1:]], dim=1))  # the last condition token writes code 0
+        first = cast("_Block", self.blocks[0])
+        query, key, _ = first.qkv.weight.view(-1, first.width, dim).split((first.heads, first.kv_heads, first.kv_heads))
+        nn.init.normal_(query, std=(8 / (dim * first.width**0.5)) ** 0.5)  # like scores 8, unlike 0
+        key.copy_(query[:: first.heads // first.kv_heads])
 
     def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
         """(B, n, D) condition, (B, N') codes, N' <= N -> (B, N', V) logits; row t has seen codes 0 ... t - 1.
