@@ -1,6 +1,7 @@
 """Scatter plots as SVG text, drawn by hand so that a page needs no other file and a report no plotting library."""
 
 import math
+from collections.abc import Callable
 from html import escape
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 560, 340, 64, 48, 30, 24
 COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#7b4b94", "#b08900", "#444444", "#d16ba5", "#3a86ff")
 
 Box = tuple[float, float, float, float]
+Place = Callable[[float, float], tuple[float, float]]
 
 
 class Point(NamedTuple):
@@ -58,15 +60,15 @@ def _free(x: float, y: float, width: float, taken: list[Box]) -> Box:
     sides += [(x - width / 2, y + shift) for shift in (-21, 8, -33, 20, -45, 32)]
     boxes = [(left, top, left + width, top + 14) for left, top in sides]
 
-    def met(box: Box) -> int:
+    def cost(box: Box) -> int:
         inside = box[0] >= LEFT and box[2] <= WIDTH - 4 and box[1] >= TOP - 8 and box[3] <= HEIGHT - BOTTOM
         met = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
         return met + 100 * (not inside)
 
-    return min(boxes, key=met)
+    return min(boxes, key=cost)
 
 
-def _axes(place, across: tuple[float, float], up: tuple[float, float, float], y_title: str) -> list[str]:  # type: ignore[no-untyped-def]
+def _axes(place: Place, across: tuple[float, float], up: tuple[float, float, float], y_title: str) -> list[str]:
     parts = []
     for power in range(math.floor(across[0]), math.ceil(across[1]) + 1):
         for step in (1, 2, 5):
