@@ -65,10 +65,8 @@ def test_the_top_level_is_named():
     """What git tracks, and not what the README's own commands leave behind."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    entries = {path.split("/")[0] for path in tracked if path and not path.startswith(".")}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    entries = {path.split("/")[0] for path in listed.stdout.splitlines() if not path.startswith(".")}
     assert "pyproject.toml" in entries
     for name in entries:
         assert re.search(rf"`{re.escape(name)}/?`", README.read_text()), f"README.md does not name {name}"
