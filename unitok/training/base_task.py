@@ -13,9 +13,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from unitok.training.muon import Muon
 from unitok.training.schedules import warmup_cosine
 from unitok.training.sharding import average_replicated, clip_gradient, lerp, shard
 
@@ -144,7 +145,7 @@ class BaseTask(LightningModule, ABC):
             )
         optimizers: list[Optimizer] = [adamw(others, options.lr, options.betas, options.weight_decay, options.eps)]
         if matrices:
-            optimizers.append(Muon(matrices, options.muon_lr, options.weight_decay, adjust_lr_fn="original"))
+            optimizers.append(Muon(matrices, options.muon_lr, options.weight_decay))
         schedule = _schedule(total, options.warmup * total, options.final)
         return optimizers, [LambdaLR(optimizer, schedule) for optimizer in optimizers]
 
