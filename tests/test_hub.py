@@ -12,12 +12,32 @@ from safetensors.torch import load_file, save_file
 
 from unitok import hub
 from unitok.hub import load_tokenizer, save_tokenizer
+from unitok.models import ta_tok
 from unitok.models.unitok import tiny, unitok_tiny
 
 
 @pytest.fixture
 def images() -> torch.Tensor:
     return torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_new_codebooks_leave_every_other_weight(images, tmp_path):
+    old = load_tokenizer()
+    new = hub.with_new_codebooks(num_codebooks=1, codebook_size=7)
+    codes = new.encode(images)
+    assert codes.shape[1] == 1
+    assert codes.max() < 7
+    before, after = old.state_dict(), new.state_dict()
+    assert {key for key in before if not before[key].equal(after[key])} == {"quantizer.codebooks"}
+    assert torch.equal(load_tokenizer(save_tokenizer(new, tmp_path / "new")).encode(images), codes)
+    with pytest.raises(ValueError, match="num_codebooks=3"):
+        hub.with_new_codebooks(num_codebooks=3, codebook_size=7)
+
+
+def test_codebooks_of_words_are_not_replaced(tmp_path):
+    words = save_tokenizer(ta_tok.tiny(), tmp_path / "words")
+    with pytest.raises(ValueError, match="no codebooks that could be"):
+        hub.with_new_codebooks(words, num_codebooks=1, codebook_size=7)
 
 
 def test_saved_and_loaded_are_alike(tiny_folder, tmp_path, images):

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
+from unitok import layers
 from unitok.layers import Derived, UpsampleConv, vitamin_blocks
 
 
@@ -29,17 +31,49 @@ def test_upsample_conv_equals_upsampling_and_convolution_with_gradients(shape: t
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 4, 7), (1, 5, 1, 1), (3, 5, 9, 2)])
+@pytest.mark.parametrize("band", [1, 2500, 10**9], ids=["a row", "some rows", "all rows"])
+@torch.no_grad()
+def test_upsample_conv_by_differences_equals_upsampling_and_convolution(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], band: int
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(layers, "_BAND", band)
+    conv, maps = UpsampleConv(5, 6).double(), torch.randn(shape, dtype=torch.float64)
+    for laid_out in (maps, maps.contiguous(memory_format=torch.channels_last)):
+        torch.testing.assert_close(conv(laid_out), plain(conv, maps), atol=1e-12, rtol=0)
+    assert conv(maps).is_contiguous(memory_format=torch.channels_last)
+    conv.bias = None
+    torch.testing.assert_close(conv(maps), plain(conv, maps), atol=1e-12, rtol=0)
+
+
+@torch.no_grad()
+def test_upsample_conv_multiplies_a_fourth_without_gradients_and_four_ninths_with_them() -> None:
+    conv, maps, multiplied = UpsampleConv(8, 8), torch.randn(1, 8, 32, 32), {}
+    for form, grad, sub_pixel in (("plain", False, False), ("differences", False, True), ("transposed", True, True)):
+        conv.sub_pixel = sub_pixel
+        with torch.set_grad_enabled(grad), FlopCounterMode(display=False) as counter:
+            conv(maps)
+        multiplied[form] = counter.get_total_flops()
+    assert multiplied["transposed"] * 9 == multiplied["plain"] * 4
+    border = 33 * 33 / (32 * 32)  # there is one difference more than there are pixels
+    assert multiplied["plain"] < multiplied["differences"] * 4 < multiplied["plain"] * border
+
+
 def test_the_switch_selects_the_plain_form() -> None:
     conv, maps = UpsampleConv(3, 4), torch.randn(1, 3, 5, 5)
     conv.sub_pixel = False
     assert torch.equal(conv(maps), plain(conv, maps))
 
 
-def test_merged_taps_are_rounded_once_in_bfloat16() -> None:
+@pytest.mark.parametrize("grad", [False, True])
+def test_merged_taps_are_rounded_once_in_bfloat16(grad: bool) -> None:
     torch.manual_seed(0)
     conv, maps = UpsampleConv(16, 16).bfloat16(), torch.randn(1, 16, 8, 8, dtype=torch.bfloat16)
     exact = plain(copy.deepcopy(conv).double(), maps.double())
-    assert (conv(maps).double() - exact).abs().max() < 0.02 * exact.abs().max()
+    with torch.set_grad_enabled(grad):
+        made = conv(maps)
+    assert (made.double() - exact).abs().max() < 0.02 * exact.abs().max()
 
 
 @torch.no_grad()

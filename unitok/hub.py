@@ -74,6 +74,30 @@ def load_tokenizer(
     return _build(name, arguments, state, parts, dtype, device, str(path))
 
 
+def with_new_codebooks(
+    source: str | os.PathLike[str] = DEFAULT, *, num_codebooks: int, codebook_size: int
+) -> Tokenizer:
+    """A trained tokenizer whose codebooks are random and of another size: where a training with other codes starts.
+
+    Args:
+        source: as `load_tokenizer`.
+        num_codebooks: K.
+        codebook_size: V.
+
+    Raises:
+        ValueError: a tokenizer whose codebooks are words, or whose latents do not divide into K.
+    """
+    tokenizer = load_tokenizer(source)
+    if tokenizer.config is None or not {"num_codebooks", "codebook_size"} <= tokenizer.config["arguments"].keys():
+        raise ValueError(f"{source} has no codebooks that could be of another number and size")
+    name = tokenizer.config["tokenizer"]
+    arguments = {**tokenizer.config["arguments"], "num_codebooks": num_codebooks, "codebook_size": codebook_size}
+    state = tokenizer.state_dict()
+    shape = _skeleton(name, arguments).state_dict()["quantizer.codebooks"].shape
+    state["quantizer.codebooks"] = torch.randn(shape) / shape[-1] ** 0.5
+    return _build(name, arguments, state, "all", torch.float32, "cpu", str(source))
+
+
 def save_tokenizer(
     tokenizer: Tokenizer,
     folder: str | os.PathLike[str],
