@@ -92,17 +92,34 @@ def test_fixed_positions_are_sines_then_cosines():
 @pytest.mark.parametrize("kv_heads", [2, 1])
 def test_an_aligned_start_looks_from_code_t_at_condition_token_t(kv_heads):
     torch.manual_seed(0)
-    sizes = {"num_codes": 9, "max_condition": 9, "dim": 128, "num_heads": 2, "num_kv_heads": kv_heads}
+    sizes = {"num_codes": 9, "max_condition": 9, "dim": 256, "num_heads": 2, "num_kv_heads": kv_heads}
     model = PrefixTransformer(8, 32, **sizes, depth=1, aligned_start=True)
     tokens = torch.cat([model.condition(torch.randn(1, 9, 8)), model.embedding(torch.randint(32, (1, 8)))], 1)
     block = model.blocks[0]
     query, key, _ = block._heads(block.attention_norm(tokens + model.positions))
-    scores = query[0, 0] @ key[0, 0].T
-    assert scores[9:, :9].argmax(-1).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    for head in range(2):
+        weights = (query[0, head] @ key[0, head * kv_heads // 2].T / 128**0.5).softmax(-1)
+        assert weights[9:].argmax(-1).tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert weights[9:, 9:].sum(-1).mean() < 0.2  # hardly at itself and the other codes
     sizes = {"num_codes": 9, "max_condition": 9}
     for wrong, message in (({"fixed_positions": True}, "fixed_positions=True"), ({"max_condition": 4}, "num_codes=9")):
         with pytest.raises(ValueError, match=message):
             PrefixTransformer(8, 32, **(sizes | wrong), dim=16, depth=1, num_heads=2, aligned_start=True)
+
+
+def test_condition_norm_takes_features_of_any_scale_and_leaves_zeros():
+    torch.manual_seed(0)
+    sizes = {"num_codes": 9, "max_condition": 16, "dim": 16, "depth": 1, "num_heads": 4}
+    model = PrefixTransformer(8, 32, **sizes, condition_norm=True)
+    torch.nn.init.normal_(model.head.weight)
+    condition, codes = features().flatten(1, 2), torch.randint(32, (2, 9))
+    torch.testing.assert_close(model(100 * condition, codes), model(condition, codes), rtol=1e-3, atol=1e-3)
+    bare = PrefixTransformer(8, 32, **sizes)
+    bare.load_state_dict(model.state_dict())
+    zeros = torch.zeros_like(condition)
+    torch.testing.assert_close(model(zeros, codes), bare(zeros, codes))
+    torch.testing.assert_close(model(condition, codes), bare(F.layer_norm(condition, (8,)), codes))
+    torch.testing.assert_close(model.prefill(condition)[0], model(condition, codes)[:, 0])
 
 
 def test_inner_widths():

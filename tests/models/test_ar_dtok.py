@@ -70,6 +70,12 @@ def test_what_is_written_reads_back(tmp_path, fixed):
     assert isinstance(back.positions, torch.nn.Parameter) != fixed
 
 
+def test_the_published_layout_has_no_condition_norm(tmp_path):
+    with pytest.raises(ValueError, match="condition_norm"):
+        ar_dtok.write_transformer(transformer(condition_norm=True), tmp_path / "ar.pth")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("table", [None, torch.zeros(1, 23, 16)])
 def test_a_position_table_that_does_not_fit_is_an_error(table):
     checkpoint = published()

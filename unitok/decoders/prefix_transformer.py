@@ -35,8 +35,11 @@ class PrefixTransformer(nn.Module):
         fixed_positions: sin-cos positions instead of learned ones.
         dropout: rate on embeddings, attention output and SwiGLU output, in training.
         norm_eps: epsilon of the RMS norms.
+        condition_norm: layer-norm the condition first, without gain and bias: for features far from unit scale, beside
+            which positions and codes would not be seen (unitok_tiny's have a deviation of 69).
         aligned_start: for a condition on the very grid of the codes: training starts with the first block looking from
-            where code t is written at condition token t. Nothing else changes, the weights learn as any.
+            where code t is written at condition token t. Nothing else changes, the weights learn as any. It wants
+            features of unit scale.
 
     Raises:
         ValueError: heads that do not divide; aligned_start with fixed positions or for a grid of another size.
@@ -58,11 +61,13 @@ class PrefixTransformer(nn.Module):
         fixed_positions: bool = False,
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
+        condition_norm: bool = False,
         aligned_start: bool = False,
     ) -> None:
         super().__init__()
         self.cond_dim, self.codebook_size = cond_dim, codebook_size
         self.num_codes, self.max_condition = num_codes, max_condition
+        self.condition_norm = condition_norm
         self.condition = nn.Linear(cond_dim, dim)
         self.embedding = nn.Embedding(codebook_size, dim)
         self.dropout = nn.Dropout(dropout)
@@ -84,19 +89,26 @@ class PrefixTransformer(nn.Module):
 
     @torch.no_grad()
     def _align(self, fixed_positions: bool) -> None:
-        """Equal positions for code t and condition token t, and keys that start as the queries: like meets like."""
+        """The first block's query at code t is the key of condition token t.
+
+        Both have the same place, with its channels rolled by half where it belongs to a code, so that a code's own key
+        is unlike its query; the key's weights, rolled likewise, are the query's.
+        """
         if fixed_positions or self.num_codes != self.max_condition:
             raise ValueError(
                 f"aligned_start needs learned positions (fixed_positions={fixed_positions}) and as many codes as "
                 f"condition tokens (num_codes={self.num_codes}, max_condition={self.max_condition})"
             )
-        dim = self.positions.shape[-1]
-        places = 0.5 * torch.randn(1, self.num_codes, dim)
-        self.positions.copy_(torch.cat([places, places[:, 1:]], dim=1))  # the last condition token writes code 0
+        dim, scale = self.positions.shape[-1], 0.1
+        places = scale * torch.randn(1, self.num_codes, dim)
+        rolled = places[:, 1:].roll(dim // 2, -1)  # the last condition token writes code 0
+        self.positions.copy_(torch.cat([places, rolled], dim=1))
+        nn.init.normal_(self.embedding.weight, std=scale)
+        nn.init.normal_(self.condition.weight, std=scale / self.cond_dim**0.5)
         first = cast("_Block", self.blocks[0])
         query, key, _ = first.qkv.weight.view(-1, first.width, dim).split((first.heads, first.kv_heads, first.kv_heads))
-        nn.init.normal_(query, std=(8 / (dim * first.width**0.5)) ** 0.5)  # like scores 8, unlike 0
-        key.copy_(query[:: first.heads // first.kv_heads])
+        nn.init.normal_(key, std=(12 / (dim * first.width**0.5)) ** 0.5)  # a place scores 12 with itself, 0 with others
+        query.copy_(key.roll(dim // 2, -1).repeat_interleave(first.heads // first.kv_heads, 0))
 
     def forward(self, condition: Tensor, codes: Tensor) -> Tensor:
         """(B, n, D) condition, (B, N') codes, N' <= N -> (B, N', V) logits; row t has seen codes 0 ... t - 1.
@@ -107,8 +119,7 @@ class PrefixTransformer(nn.Module):
         self.check_condition(condition)
         if not 1 <= codes.shape[1] <= self.num_codes:
             raise ValueError(f"{codes.shape[1]} codes in a sequence must lie in [1, num_codes={self.num_codes}]")
-        prefix = self.condition(condition.to(self.head.weight.dtype))
-        tokens = torch.cat([prefix, self.embedding(codes[:, :-1])], dim=1)
+        tokens = torch.cat([self._prefix(condition), self.embedding(codes[:, :-1])], dim=1)
         tokens = self.dropout(tokens + self.positions[:, : tokens.shape[1]])
         for block in self.blocks:
             tokens, _ = block(tokens)
@@ -118,7 +129,7 @@ class PrefixTransformer(nn.Module):
     def prefill(self, condition: Tensor) -> tuple[Tensor, Cache]:
         """(B, n, D) condition -> (B, V) logits of the first code, and the prefix's Cache (T = n)."""
         self.check_condition(condition)
-        tokens = self.condition(condition.to(self.head.weight.dtype)) + self.positions[:, : condition.shape[1]]
+        tokens = self._prefix(condition) + self.positions[:, : condition.shape[1]]
         filled = []
         for block in self.blocks:
             tokens, key_value = block(tokens)
@@ -143,6 +154,12 @@ class PrefixTransformer(nn.Module):
             tokens = cast("_Block", block).step(tokens, position.view(1), keys, values, mask, visible)
         logits: Tensor = self.head(self.norm(tokens[:, -1]))
         return logits
+
+    def _prefix(self, condition: Tensor) -> Tensor:
+        """(B, n, D) -> (B, n, dim); a null condition of zeros stays one under the norm."""
+        condition = condition.to(self.head.weight.dtype)
+        prefix: Tensor = self.condition(F.layer_norm(condition, (self.cond_dim,)) if self.condition_norm else condition)
+        return prefix
 
     def check_condition(self, condition: Tensor) -> None:
         """Raise ValueError unless `condition` is (B, n, D) with this D and a prefix length that has positions."""

@@ -186,7 +186,13 @@ def describe(decoder: AutoregressiveDecoder) -> dict[str, Any] | None:
 
 
 def write_transformer(transformer: PrefixTransformer, path: str | os.PathLike[str]) -> Path:
-    """Write a trained transformer in the published layout, whole or not at all: it loads as a published file does."""
+    """Write a trained transformer in the published layout, whole or not at all: it loads as a published file does.
+
+    Raises:
+        ValueError: it has a condition_norm, which that layout does not know.
+    """
+    if transformer.condition_norm:
+        raise ValueError("the published layout has no condition_norm: such a transformer is saved with its tokenizer")
     ours = _describe_transformer(transformer)
     args = {
         "dim": ours["dim"],
@@ -246,6 +252,7 @@ def _describe_transformer(transformer: PrefixTransformer) -> dict[str, Any]:
         "mlp_dim": block.gate.out_features,
         "fixed_positions": not isinstance(transformer.positions, nn.Parameter),
         "norm_eps": block.mlp_norm.eps,
+        "condition_norm": transformer.condition_norm,
     }
 
 
