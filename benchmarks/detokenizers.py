@@ -1,10 +1,10 @@
 """What the tiny de-tokenizers make of photos nobody trained on, beside the pixel decoder that reads the same codes.
 
-    python benchmarks/detokenizers.py [--held-out 100]
+    python benchmarks/detokenizers.py ar [--held-out 100]
 
-Needs the runs of recipes/ta_tok/ar_tiny.yaml and diffusion_tiny.yaml, or one of them. Figures are of imagenette/eval;
-the picture, results/detokenizers_skimage.png, is of scikit-image's sample photos. `--show FILE` draws held-out photos
-instead, to look at: those are not to be published.
+Needs the run of recipes/ta_tok/ar_tiny.yaml or diffusion_tiny.yaml. Figures, results/detokenizer_ar.json, are of
+imagenette/eval; the picture beside them is of scikit-image's sample photos. `--show FILE` draws held-out photos, to
+look at: those are not to be published.
 """
 
 import argparse
@@ -32,12 +32,13 @@ COLUMNS = {"unitok_tiny": "unitok-tiny decoder", "ar": "autoregressive", "diffus
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=["ar", "diffusion"], help="whose run, RUNS/NAME_tiny")
     parser.add_argument("--held-out", type=int, default=100, help="photos of imagenette/eval, evenly spaced")
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--temperature", type=float, default=1.0, help="of the autoregressive draw")
     parser.add_argument("--top-k", type=int, default=0)
-    parser.add_argument("--guidance", type=float, help="of both; without it, the recipes' own")
+    parser.add_argument("--guidance", type=float, help="without it, the recipe's own")
     parser.add_argument("--steps", type=int, default=20, help="of diffusion")
     parser.add_argument("--show", type=Path, help="a picture of held-out photos, for your eyes only")
     options = parser.parse_args()
@@ -48,19 +49,17 @@ def main() -> None:
         some = photos[:: len(photos) // 8][:8]
         grid(tokenizers, [load_image(photo, SIDE) for photo in some]).save(options.show)
         return
-    picture(tokenizers)
+    picture(tokenizers, RESULTS / f"detokenizer_{options.name}.png")
     chosen = photos[:: len(photos) // options.held_out][: options.held_out]
     write_result(
-        "detokenizers",
+        f"detokenizer_{options.name}",
         measure(tokenizers, torch.stack([load_image(photo, SIDE) for photo in chosen]).float() / 255),
         data="imagenette/eval, evenly spaced over its classes; nobody was trained on it",
         protocol={
             "photos": len(chosen),
-            "training_steps": {
-                name: steps(options.runs / f"{name}_tiny/tokenizer") for name in tokenizers if name != "unitok_tiny"
-            },
+            "training_steps": {options.name: steps(options.runs / f"{options.name}_tiny/tokenizer")},
             "settings": {name: value for name, value in vars(options).items() if isinstance(value, int | float)},
-            "what": "all three decoders read the same 8 x 8 tokens of unitok_tiny; psnr_16: in dB, photo and image "
+            "what": "both decoders read the same 8 x 8 tokens of unitok_tiny; psnr_16: in dB, photo and image "
             "averaged down to 16 px, i.e. coarse structure and colour alone; psnr_64: likewise at 64 px; mean_colour: "
             "each photo's own mean colour everywhere; another_photo: the photo halfway round the list instead; "
             "seconds: of the process, for each image, one thread, batches of 20",
@@ -69,10 +68,9 @@ def main() -> None:
 
 
 def load(options: argparse.Namespace) -> dict[str, Tokenizer]:
-    """Three walks that share an encoder and codes, and differ in the decoder."""
-    folders = {name: options.runs / f"{name}_tiny/tokenizer" for name in ("ar", "diffusion")}
-    loaded = {"unitok_tiny": unitok.load_tokenizer()}
-    loaded |= {name: unitok.load_tokenizer(str(folder)) for name, folder in folders.items() if folder.is_dir()}
+    """Two walks that share an encoder and codes, and differ in the decoder."""
+    folder = options.runs / f"{options.name}_tiny/tokenizer"
+    loaded = {"unitok_tiny": unitok.load_tokenizer(), options.name: unitok.load_tokenizer(folder)}
     guidance = {} if options.guidance is None else {"guidance": options.guidance}
     for tokenizer in loaded.values():
         decoder: Any = tokenizer.decoder
@@ -120,13 +118,11 @@ def distance(images: Tensor, photos: Tensor, side: int) -> float:
     return psnr(*(F.adaptive_avg_pool2d(batch, side) for batch in (images, photos))).item()
 
 
-def picture(tokenizers: dict[str, Tokenizer]) -> None:
-    """results/detokenizers_skimage.png."""
+def picture(tokenizers: dict[str, Tokenizer], path: Path) -> None:
     from skimage import data
 
-    grid(tokenizers, [load_image(getattr(data, name)(), SIDE) for name in SAMPLES]).save(
-        RESULTS / "detokenizers_skimage.png", optimize=True
-    )
+    photos = [load_image(getattr(data, name)(), SIDE) for name in SAMPLES]
+    grid(tokenizers, photos).save(path, optimize=True)
 
 
 def grid(tokenizers: dict[str, Tokenizer], photos: list[Tensor], tile: int = 176, gap: int = 8) -> Image.Image:

@@ -201,20 +201,20 @@ def _spread(taps: Tensor, dim: int) -> Tensor:
 def _product_kernels(weight: Tensor) -> Tensor:
     """(Co, Ci, 3, 3) -> (9 Co, Ci, 1, 1): one for a pixel, two for each of its two differences, four for both at once.
 
-    Along one axis the outputs between which source pixel i lies are, with taps a, b, c and s = a + b + c,
+    Along one axis the two outputs over source pixel i are, with taps a, b, c and s = a + b + c,
         y[2i]     = a x[i-1] + (b + c) x[i] = s x[i] - a (x[i] - x[i-1])
         y[2i + 1] = (a + b) x[i] + c x[i+1] = s x[i] + c (x[i+1] - x[i]):
     three products for two outputs, since the difference of two neighbours serves both outputs between them.
     """
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     (after_after, after, after_before), (right, pixel, left), (before_after, before, before_before) = (
-        _products(row, 2) for row in _products(wide, 2)
+        _factors(row, 2) for row in _factors(wide, 2)
     )
     kernels = [pixel, right, left, after, before, after_after, after_before, before_after, before_before]
     return torch.cat(kernels)[:, :, None, None].to(weight.dtype).contiguous(memory_format=torch.channels_last)
 
 
-def _products(taps: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def _factors(taps: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """c, s and -a along `dim`."""
     first, _, last = taps.unbind(dim)
     return last, taps.sum(dim), -first
