@@ -45,13 +45,14 @@ class Clock(Callback):
             self.images += len(batch.images)
 
 
-def training_speed(recipe: str, steps: int, skipped: int = 3) -> dict[str, float]:
+def training_speed(recipe: str, steps: int, precision: str | None, skipped: int = 3) -> dict[str, float]:
     """Images per second of the recipe's own training steps, optimizer included, without validation."""
     clock = Clock(skipped)
     with tempfile.TemporaryDirectory() as folder:
         words = ["--config", "recipes/base/cpu.yaml", "--config", recipe, "--trainer.default_root_dir", folder]
         words += ["--trainer.max_steps", str(steps + skipped), "--trainer.limit_val_batches", "0"]
         words += ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
+        words += ["--trainer.precision", precision] if precision else []
         cli = TrainingCLI(words, run=False)
         cli.trainer.callbacks.append(clock)
         cli.trainer.fit(cli.model, cli.datamodule)
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--drawings", type=int, default=20, help="of each class, for the visual tokenizer to recognise")
     parser.add_argument("--speed-steps", type=int, default=20)
+    parser.add_argument("--precision", help="of the training whose speed is taken; without it, the recipe's own")
     options = parser.parse_args()
     assistant = VisualAssistant.load(options.run / "language_model")
     kept = torch.load(options.run / "checkpoints" / "last.ckpt", weights_only=True, mmap=True)
@@ -144,7 +146,7 @@ def main() -> None:
     if visual is not None and visual.decoder is not None:
         figures["drawn"] = drawn(assistant, options)
         figures["drawn"]["recognised"] = recognised(assistant, visual, options)
-    figures["training"] = training_speed(options.recipe, options.speed_steps)
+    figures["training"] = training_speed(options.recipe, options.speed_steps, options.precision)
     write_result(
         options.name,
         figures,
