@@ -4,7 +4,7 @@ import torch
 from tests.mllm.small import ARCHITECTURES, byte_words, language_model
 from unitok.mllm.depth_head import DepthHead
 from unitok.mllm.expand import expand_vocabulary
-from unitok.mllm.visual_model import VisualLanguageModel
+from unitok.mllm.visual_model import VisualLanguageModel, _cache_name
 from unitok.mllm.vocabulary import VisualVocabulary
 from unitok.models.unitok import tiny
 
@@ -130,3 +130,19 @@ def test_what_does_not_match_is_refused():
         VisualLanguageModel(model.model, model.vocabulary, model.code_embedding, DepthHead(16, 2, 31, 16, 1, 2))
     with pytest.raises(ValueError, match="codes are needed"):
         model(batch(model.vocabulary)[0])
+
+
+def test_the_cache_goes_by_the_models_own_name_for_it():
+    class Older:
+        def forward(self, input_ids, past_key_values=None): ...
+
+    class Newer:
+        def forward(self, input_ids, cache=None): ...
+
+    class Adapted:
+        def forward(self, *args, **options): ...
+
+        def get_base_model(self):
+            return Newer()
+
+    assert [_cache_name(kind()) for kind in (Older, Newer, Adapted)] == ["past_key_values", "cache", "cache"]

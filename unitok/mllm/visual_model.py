@@ -1,5 +1,6 @@
 """A causal language model that reads and writes images: words for codes, or one position for K codes of a token."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -131,7 +132,8 @@ class VisualLanguageModel(nn.Module):
                 transformers keep what begins at 0 apart, if there is neither mask nor cache; one whose code is its
                 own may look across.
         """
-        options: dict[str, Any] = {"attention_mask": mask, "past_key_values": cache, "use_cache": keep}
+        named = _cache_name(self.model)
+        options: dict[str, Any] = {"attention_mask": mask, named: cache, "use_cache": keep}
         if places is not None:
             if mask is not None or cache is not None or keep:
                 raise ValueError("rows of several sequences (places) go without mask and cache")
@@ -140,10 +142,10 @@ class VisualLanguageModel(nn.Module):
             options["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if self.code_embedding is None:
             output = self.model(input_ids=ids, **options)
-            return Read(output.logits, output.logits.new_empty(0), output.past_key_values if keep else None)
+            return Read(output.logits, output.logits.new_empty(0), output[named] if keep else None)
         embedded = self._embed(ids, rows)
         output = self.model(inputs_embeds=embedded, output_hidden_states=True, **options)
-        return Read(output.logits, output.hidden_states[-1], output.past_key_values if keep else None)
+        return Read(output.logits, output.hidden_states[-1], output[named] if keep else None)
 
     def loss(
         self,
@@ -208,3 +210,9 @@ def _needed(rows: Tensor | None) -> Tensor:
     if rows is None:
         raise ValueError("packed codes are learned from rows (B, L, K), as the processor makes them")
     return rows
+
+
+def _cache_name(model: Any) -> str:
+    """What a model calls its cache: newer releases of transformers say `cache`, older ones `past_key_values`."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # under LoRA adapters
+    return "cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values"
