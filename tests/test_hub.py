@@ -80,13 +80,21 @@ def test_half_a_tokenizer_walks_half_the_way(tiny_folder, images, tmp_path):
         load_tokenizer(tiny_folder, parts="both")
 
 
-def test_bfloat16_weights_and_plausible_codes(tiny_folder, images):
+def test_bfloat16_weights_and_plausible_codes(tiny_folder, images, monkeypatch):
+    monkeypatch.setattr(hub, "_multiplies_bfloat16", lambda: True)
     exact, fast = load_tokenizer(tiny_folder), load_tokenizer(tiny_folder, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in fast.parameters()} == {torch.bfloat16}
     codes = fast.encode(images)
     assert codes.dtype == torch.int64
     assert (codes == exact.encode(images)).float().mean() > 0.5  # chance would be 1 / 32
     assert fast.decode(codes).dtype == torch.float32
+
+
+def test_a_cpu_that_is_slow_in_bfloat16_is_told_of(tiny_folder, monkeypatch):
+    monkeypatch.setattr(hub, "_multiplies_bfloat16", lambda: False)
+    with pytest.warns(RuntimeWarning, match="no instructions for bfloat16"):
+        load_tokenizer(tiny_folder, dtype=torch.bfloat16)
+    load_tokenizer(tiny_folder)  # a warning is an error in these tests
 
 
 def test_building_draws_no_random_weights(tiny_folder):

@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from unitok.models.unitok import tiny
 from unitok.tokenizer import Tokenizer, check_images
@@ -119,6 +121,30 @@ def test_a_bfloat16_tokenizer_walks_and_returns_float32_images(tokenizer: Tokeni
     codes = half.encode(images)
     assert half.features(codes).dtype == torch.bfloat16
     assert half.decode(codes).dtype == torch.float32
+
+
+class Products(TorchDispatchMode):
+    """Collects the types in which matrices are multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if any(word in str(func) for word in ("mm.", "bmm.", "convolution", "attention")):
+            self.types.add(tree_leaves(out)[0].dtype)
+        return out
+
+
+@torch.no_grad()
+def test_every_product_outside_the_quantizer_takes_half_the_bits_in_bfloat16(tokenizer: Tokenizer) -> None:
+    half = tokenizer.bfloat16()
+    with Products() as encode:
+        half.project_in(half.encoder(torch.rand(1, 3, 32, 32)))
+    with Products() as decode:
+        half.decode(torch.zeros(1, 2, 2, 2, dtype=torch.int64))
+    assert encode.types == decode.types == {torch.bfloat16}
 
 
 def test_codes_made_here_can_be_embedded_in_training(tokenizer: Tokenizer) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +51,8 @@ def load_tokenizer(
         source: a name that ships with the package; a folder with config.json and model.safetensors; a published
             checkpoint file; or "owner/name" on the Hub.
         parts: "encode" loads what `encode` and `encode_image` need, "decode" what `features` and `decode` need.
-        dtype: of the weights. float32 is exact; bfloat16 is faster and changes some codes.
+        dtype: of the weights. float32 is exact; bfloat16 is faster and changes some codes, but slower on a CPU that has
+            no instructions for it, of which a RuntimeWarning tells.
         device: where the weights go.
         revision: of a Hub repository.
         published: further answers that a published file needs and does not contain; its reader documents them.
@@ -61,6 +63,9 @@ def load_tokenizer(
     """
     if parts not in _UNUSED:
         raise ValueError(f"parts={parts!r} is not one of {list(_UNUSED)}")
+    if dtype == torch.bfloat16 and torch.device(device).type == "cpu" and not _multiplies_bfloat16():
+        slow = "this CPU has no instructions for bfloat16, which will be several times slower than float32"
+        warnings.warn(slow, RuntimeWarning, stacklevel=2)
     path = _locate(source, revision)
     if path.is_dir():
         if published:
@@ -220,6 +225,11 @@ def _skeleton(tokenizer: str, arguments: dict[str, Any]) -> Tokenizer:
             return TOKENIZERS[tokenizer](**arguments)
         except (ValueError, KeyError, ZeroDivisionError, AssertionError, RuntimeError) as error:
             raise ValueError(f"the arguments {arguments} do not make a {tokenizer}: {error}") from error
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether torch finds instructions for it in this CPU; without oneDNN it cannot tell, and nobody is warned."""
+    return not torch.backends.mkldnn.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _build(

@@ -233,7 +233,7 @@ def _up_by_differences(maps: Tensor, kernels: Tensor, bias: Tensor | None) -> Te
     return made.view(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
 
 
-_BAND = 32 * 2**20  # bytes of products
+_BAND = 16 * 2**20  # bytes of products
 
 
 def _band_by_differences(band: Tensor, kernels: tuple[Tensor, ...], bias: Tensor | None, made: Tensor) -> None:
