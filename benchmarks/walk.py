@@ -1,20 +1,24 @@
 """Speed of UniTok-Large's walk on this machine: up-convolutions against their plain form, bfloat16 against float32.
 
 Weights follow the fixtures' fill rule: speed does not depend on them, shares of equal codes do (random weights are
-the worst case). CPU seconds of this process, so that other work on the machine does not count; for the same reason
-threads must not spin while they wait: `OMP_WAIT_POLICY=passive python benchmarks/walk.py`.
+the worst case, so `unitok_tiny` is asked too). CPU seconds of this process, so that other work on the machine does not
+count; for the same reason threads must not spin while they wait: `OMP_WAIT_POLICY=passive python benchmarks/walk.py`.
 """
 
 import copy
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import skimage.data
 import torch
 from timing import interleave, write_result
 from torch import Tensor
 
+import unitok
 from unitok.layers import UpsampleConv
+from unitok.losses.reconstruction import psnr
 from unitok.tokenizer import Tokenizer
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "parity"))
@@ -22,6 +26,7 @@ from unitok_weights import filled, golden
 
 DATA = "one 256 x 256 image, UniTok-Large with weights of the fill rule"
 PROTOCOL = "process CPU seconds, OMP_WAIT_POLICY=passive, batch 1, interleaved"
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry")
 CPU = Path("/proc/cpuinfo").read_text()
 
 
@@ -69,8 +74,24 @@ def float32(exact: Tokenizer, images: Tensor) -> None:
         "up-path alone (without the blocks), plain / ours": (seconds["decode plain"] - stack)
         / (seconds["decode"] - stack),
         "largest pixel difference, plain and ours": (kept["plain"] - kept["ours"]).abs().max().item(),
+        "unitok_tiny in bfloat16, on five photos of scikit-image": trained(),
     }
     write_result("walk", figures, data=DATA, protocol=f"{PROTOCOL}, median of 5 after a warm-up")
+
+
+def trained() -> dict[str, float]:
+    """What bfloat16 does to codes and photos of trained weights; any CPU can tell, fast or not."""
+    photos = [getattr(skimage.data, name)() for name in PHOTOS]
+    images = unitok.read_images(photos, size=256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a CPU that is slow in it
+        exact, half = unitok.load_tokenizer(), unitok.load_tokenizer(dtype=torch.bfloat16)
+    codes, codes16 = exact.encode(images), half.encode(images)
+    return {
+        "codes equal": (codes == codes16).float().mean().item(),
+        "PSNR in float32, dB": psnr(exact.decode(codes), images).mean().item(),
+        "PSNR in bfloat16, dB": psnr(half.decode(codes16), images).mean().item(),
+    }
 
 
 def bfloat16(exact: Tokenizer, images: Tensor) -> None:
