@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from unitok import hub
 from unitok.cli import main
 from unitok.commands.codes import Codes, read_codes, write_codes
 from unitok.hub import load_tokenizer, save_tokenizer
@@ -95,6 +96,13 @@ def test_codes_of_another_tokenizer_are_refused(photos, tiny_folder, tmp_path, c
     assert main(["decode", "c.safetensors", "--tokenizer", str(tmp_path / "other")]) == 2
     assert "made by another tokenizer: its fingerprint is" in capsys.readouterr().err
     assert main(["decode", "c.safetensors", "--dtype", "bfloat16", "--tokenizer", str(tiny_folder)]) == 0
+
+
+def test_a_cpu_that_is_slow_in_bfloat16_is_told_of_in_a_line(photos, tiny_folder, monkeypatch, capsys):
+    monkeypatch.setattr(hub, "_multiplies_bfloat16", lambda: False)
+    words = ["photos", "-o", "c.safetensors", "--dtype", "bfloat16"]
+    assert main(["encode", *words, "--tokenizer", str(tiny_folder)]) == 0
+    assert "warning: this CPU has no instructions for bfloat16" in capsys.readouterr().err.splitlines()[0]
 
 
 def test_bad_files_of_codes(tiny_folder, tmp_path, monkeypatch, capsys):
