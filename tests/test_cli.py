@@ -1,6 +1,7 @@
 import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ def show(
         raise ValueError("it is\n  bad")
     if kind == "gone":
         Path("/nowhere/at/all").read_text()
+    if kind == "slow":
+        warnings.warn("it is\n  slow", RuntimeWarning, stacklevel=2)
     print(photos, kind, output, size, loud)
     return 1 if kind == "half" else None
 
@@ -102,6 +105,14 @@ def test_bad_words_give_one_line_and_code_2(table, capsys, words, line):
     assert out == ""
     assert err.startswith(line)
     assert err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("default:it is")
+def test_a_warning_is_one_line_and_no_place_in_the_code(table, capsys):
+    shown = warnings.showwarning
+    assert main(["show", "1", "slow"]) == 0
+    assert capsys.readouterr().err == "warning: it is slow\n"
+    assert warnings.showwarning is shown
 
 
 def test_a_group_lists_its_commands(table, capsys):

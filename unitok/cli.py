@@ -6,6 +6,7 @@
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         target = _load(COMMANDS[name][0])
         if target.__name__ == "main":
             return int(target([name, *rest]) or 0)
-        return int(target(**_parse(name, target, rest)) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return int(target(**_parse(name, target, rest)) or 0)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -149,6 +152,10 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _refuse(name: str, reason: str) -> int:

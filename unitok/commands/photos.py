@@ -1,7 +1,6 @@
 """What the commands share: photos read one by one, the bad ones reported, and a tokenizer put where it shall run."""
 
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -79,7 +78,7 @@ class Photos:
 
 
 def load_on(tokenizer: str, parts: Parts, device: Device, dtype: Dtype) -> Tokenizer:
-    """A tokenizer by name, on a device that exists; a warning is one line on stderr.
+    """A tokenizer by name, on a device that exists.
 
     Raises:
         ValueError: CUDA was asked for and is not there, or as `load_tokenizer`.
@@ -89,12 +88,7 @@ def load_on(tokenizer: str, parts: Parts, device: Device, dtype: Dtype) -> Token
         raise ValueError("--device cuda: this torch finds no CUDA device; use --device cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", RuntimeWarning)
-        loaded = load_tokenizer(tokenizer, parts=parts, device=device, dtype=getattr(torch, dtype))
-    for warning in told:
-        print(f"warning: {warning.message}", file=sys.stderr)
-    return loaded
+    return load_tokenizer(tokenizer, parts=parts, device=device, dtype=getattr(torch, dtype))
 
 
 def shape_wanted(tokenizer: Tokenizer, size: int | None, own_shape: bool) -> tuple[int | None, int]:
